@@ -8,6 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::descriptors::inherited;
@@ -23,6 +24,13 @@ pub struct Files {
     missing: Vec<MissingFile>,
 }
 
+/// What pipelines that run at the same time must not share: what one of them writes, takes
+/// or keeps.
+#[derive(Clone, Default)]
+pub struct Shared {
+    uses: Arc<[FileUse]>,
+}
+
 /// Who does what with a file: "sink `out` writes it".
 #[derive(Clone)]
 pub struct FileUser {
@@ -30,6 +38,7 @@ pub struct FileUser {
     pub place: Option<Span>,
 }
 
+#[derive(Clone)]
 struct FileUse {
     user: FileUser,
     targets: Vec<FileTarget>,
@@ -39,6 +48,8 @@ struct FileUse {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Usage {
     Reads,
+    /// A folder: nobody else may write anything in it.
+    Keeps,
     /// What it reads is gone for others.
     Takes,
     Writes,
@@ -52,11 +63,22 @@ enum Usage {
 impl Usage {
     /// Whether two cannot use one file.
     fn minds(self, other: Usage) -> bool {
-        use Usage::{Logs, Prints, Reads, Writes};
+        use Usage::{Keeps, Logs, Prints, Reads, Writes};
         match (self, other) {
-            (Reads, Reads) | (Prints, Prints) => false,
-            (Logs, other) | (other, Logs) => other == Writes,
+            (Reads | Keeps, Reads | Keeps) | (Prints, Prints) => false,
+            (Logs, other) | (other, Logs) => matches!(other, Writes | Keeps),
             _ => true,
+        }
+    }
+
+    /// The same of two pipelines that run at the same time. One may read what the other
+    /// writes, and both may add dead letters to one file.
+    fn minds_in(self, other: Usage) -> bool {
+        use Usage::{Logs, Reads, Takes, Writes};
+        match (self, other) {
+            (Reads | Logs, _) | (_, Reads | Logs) => false,
+            (Takes, Writes) | (Writes, Takes) => false,
+            (one, other) => one.minds(other),
         }
     }
 
@@ -68,6 +90,11 @@ impl Usage {
     fn only_reads(self) -> bool {
         matches!(self, Usage::Reads | Usage::Takes)
     }
+
+    /// Whether it is compared with those of others, rather than they with it.
+    fn is_active(self) -> bool {
+        !matches!(self, Usage::Reads | Usage::Logs)
+    }
 }
 
 struct MissingFile {
@@ -77,6 +104,7 @@ struct MissingFile {
     help: &'static str,
 }
 
+#[derive(Clone)]
 enum FileTarget {
     File(PathBuf),
     /// And everything in it.
@@ -172,7 +200,15 @@ impl Files {
     /// Reserves a folder: nobody else may write anything in it.
     pub fn reserves(&mut self, user: FileUser, folder: &Path) {
         let target = FileTarget::Folder(identity(folder));
-        self.push(user, vec![target], Usage::Reads);
+        self.push(user, vec![target], Usage::Keeps);
+    }
+
+    /// What no other pipeline may use while this one runs.
+    pub fn shared(&self) -> Shared {
+        let uses = self.uses.iter().filter(|it| it.usage.is_active());
+        Shared {
+            uses: uses.cloned().collect(),
+        }
     }
 
     fn push(&mut self, user: FileUser, targets: Vec<FileTarget>, usage: Usage) {
@@ -257,14 +293,14 @@ impl Files {
     /// Reports each file that somebody writes or takes, and another one uses.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
         let index = Index::of(&self.uses);
-        let is_active = |it: &FileUse| !matches!(it.usage, Usage::Reads | Usage::Logs);
         for (i, user) in self.uses.iter().enumerate() {
-            if !is_active(user) {
+            if !user.usage.is_active() {
                 continue;
             }
             // Two of them are one mistake: the later one reports it.
             let others = index.possible(user, self.uses.len()).into_iter();
-            let others = others.filter(|&j| j != i && (j < i || !is_active(&self.uses[j])));
+            let is_inactive = |j: usize| !self.uses[j].usage.is_active();
+            let others = others.filter(|&j| j != i && (j < i || is_inactive(j)));
             let others = others.map(|j| &self.uses[j]);
             let mut others = others.filter(|it| it.usage.minds(user.usage));
             let conflict = others.find_map(|other| {
@@ -275,6 +311,37 @@ impl Files {
                 mistakes.push(conflict);
             }
         }
+    }
+}
+
+impl Shared {
+    /// What this pipeline and the other one, called `name`, which runs, use both.
+    pub fn conflict(&self, name: &str, other: &Shared) -> Option<String> {
+        let index = Index::of(&other.uses);
+        self.uses.iter().find_map(|user| {
+            let possible = index.possible(user, other.uses.len()).into_iter();
+            let mut possible = possible.map(|i| &other.uses[i]);
+            possible.find_map(|used| {
+                let adds_both = [user, used].iter().all(|it| it.user.what == DEAD_LETTERS);
+                if adds_both || !user.usage.minds_in(used.usage) {
+                    return None;
+                }
+                let Names { path, name: by } = used.meets(user).or_else(|| user.meets(used))?;
+                let is_pipe = Place::of(path).is_some_and(|place| place.kind == PlaceKind::Pipe);
+                Some(format!(
+                    "one {} is used by two pipelines: {}, and in pipeline `{name}`, which runs, \
+                     {} ({}{}): give another one to one of them, or stop `{name}`",
+                    if is_pipe { "pipe" } else { "file" },
+                    user.user.what,
+                    used.user.what,
+                    shown(path),
+                    match *path == by {
+                        true => String::new(),
+                        false => format!(", which is {}", shown(&by)),
+                    },
+                ))
+            })
+        })
     }
 }
 
@@ -375,7 +442,11 @@ impl FileUse {
         };
         self.targets.iter().find_map(|target| match target {
             FileTarget::File(file) => Some(file.clone()).filter(is_it),
-            FileTarget::Folder(_) => None,
+            // A shell has opened something in it.
+            FileTarget::Folder(folder) => {
+                let opened = opened_path(descriptor(path)?)?;
+                opened.starts_with(folder).then_some(opened)
+            }
             FileTarget::Pattern { folder, .. } | FileTarget::Numbered { folder, .. } => {
                 let entries = read_folder(folder).ok()?;
                 let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -518,6 +589,12 @@ impl Names<'_> {
             "give another file to one of them"
         })
     }
+}
+
+/// The path of what the process has under this number, if it has one.
+fn opened_path(number: u32) -> Option<PathBuf> {
+    let opened = fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+    opened.is_absolute().then_some(opened)
 }
 
 fn is_standard_input(path: &Path) -> bool {

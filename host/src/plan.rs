@@ -44,6 +44,7 @@ pub use state::{Delivery, RemotePlan, RestartPlan, StateBackend, StatePlan};
 
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
+use crate::files::Shared;
 use crate::logic::{Kind, Port};
 use crate::paths::{identity, name_in};
 use crate::schema::Schema;
@@ -61,6 +62,8 @@ pub struct Plan {
     /// `None` for a pipeline without checkpoints.
     pub state: Option<StatePlan>,
     pub restart: RestartPlan,
+    /// What no other pipeline may use while this one runs.
+    pub files: Shared,
     pub nodes: Vec<Node>,
 }
 

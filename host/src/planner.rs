@@ -251,6 +251,7 @@ impl<'a> Builder<'a> {
             state,
             restart,
             dead_letters,
+            files: self.files.shared(),
             nodes,
         })
     }

@@ -20,6 +20,8 @@ pub mod replay;
 pub mod revision;
 /// Whether a new revision does well.
 mod probation;
+/// What pipelines have of files, so that no two write one.
+mod claims;
 /// One pipeline: what is wanted of it, and what can be seen of it.
 pub mod hosted;
 /// Runs what is wanted of a pipeline.

@@ -397,6 +397,63 @@ fn pipelines_come_and_go_with_their_files() {
     assert!(state.exists(), "the state stays: {}", state.display());
 }
 
+/// Their rows would be mixed, or one would replace the other's file.
+#[test]
+fn two_pipelines_do_not_write_one_file() {
+    let slow = |name: &str, rows: &str, counts: &str| {
+        let text = shop(GOOD).replace("rate = 2000", "rate = 100");
+        let text = text.replace("name = \"shop\"", &format!("name = \"{name}\""));
+        let text = text.replace("\"../rows.jsonl\"", &format!("\"{rows}\""));
+        text.replace("\"../counts.jsonl\"", &format!("\"{counts}\""))
+    };
+    let service = Service::start(&[("shop", &slow("shop", "../rows.jsonl", "../counts.jsonl"))]);
+    service.until_read(20);
+    let both = slow("other", "../pipelines/../rows.jsonl", "../other.jsonl");
+    for (method, path) in [
+        ("POST", "/api/v1/pipelines/other/plan"),
+        ("PUT", "/api/v1/pipelines/other"),
+    ] {
+        let (status, problem) = service.ask(method, path, &both);
+        assert_eq!(status, 422, "{problem}");
+        let why = problem["detail"].as_str().expect("why");
+        for said in [
+            "one file is used by two pipelines: sink `guarded_rows` writes it",
+            "in pipeline `shop`, which runs, sink `guarded_rows` writes it",
+            "/rows.jsonl",
+        ] {
+            assert!(why.contains(said), "{why}");
+        }
+    }
+    let other = || service.get("/api/v1/pipelines/other");
+    let until = |what: &str, holds: &dyn Fn(&serde_json::Value) -> bool| {
+        let began = Instant::now();
+        while !service.path("pipelines/other.toml").exists() || !holds(&other()) {
+            assert!(began.elapsed() < WAIT, "never {what}: {:#}", other());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    // A file that somebody writes there is refused likewise, and so are two pipes by one name.
+    service.write("other", &both);
+    std::thread::sleep(Duration::from_millis(500));
+    until("refused", &|other| other["phase"] == "refused");
+    assert!(other()["refusal"].as_str().expect("why").contains("`shop`"));
+    service.write("other", &slow("other", "../mine.jsonl", "../other.jsonl"));
+    until("running", &|other| other["phase"] == "running");
+    assert!(other()["refusal"].is_null());
+    // What the one wants to write now, the other one has.
+    let taken = slow("shop", "../rows.jsonl", "../other.jsonl");
+    let (status, problem) = service.ask("PUT", "/api/v1/pipelines/shop", &taken);
+    assert_eq!(status, 422, "{problem}");
+    // Until that stops.
+    assert_eq!(
+        service.ask("POST", "/api/v1/pipelines/other/pause", "").0,
+        202
+    );
+    until("paused", &|other| other["phase"] == "paused");
+    let (status, plan) = service.ask("POST", "/api/v1/pipelines/shop/plan", &taken);
+    assert_eq!(status, 200, "{plan}");
+}
+
 #[test]
 fn wrong_starts_are_told() {
     let folder = tempfile::tempdir().expect("a folder");

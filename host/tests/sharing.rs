@@ -206,6 +206,89 @@ fn what_several_names_lead_to_is_used_once() {
     }
 }
 
+/// What a shell has opened there lies between the host's own files, and goes with them.
+#[test]
+fn nothing_is_redirected_to_the_folders_of_the_host() {
+    for (to, redirected, used) in [
+        ("-", ">state/x", Some("sink `out` writes it")),
+        ("-", ">>state/deep/x", Some("sink `out` writes it")),
+        ("console", ">state/x", Some("sink `out` prints to it")),
+        ("/dev/fd/3", "3>state/x", Some("sink `out` writes it")),
+        ("-", ">copies/p/x", Some("sink `out` writes it")),
+        ("f.jsonl", "2>state/x", Some("the log goes to it")),
+        ("f.jsonl", "2>copies/p/x", Some("the log goes to it")),
+        // Those of other pipelines have folders of their own there.
+        ("-", ">copies/x", None),
+        ("-", ">state-of-others", None),
+        // Nothing is written to it.
+        ("f.jsonl", ">state/x", None),
+    ] {
+        let folder = folder();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("state/deep")).expect("a folder");
+        fs::create_dir_all(at("copies/p")).expect("a folder");
+        let (source, sink) = (source("rows.jsonl"), sink("out", to));
+        let copies = at("copies");
+        let pipeline = format!(
+            "name = \"p\"\n[state]\npath = \"state\"\n[checkpoints]\n\
+             upload = {{ url = \"file://{}\" }}\n{source}{sink}",
+            copies.display()
+        );
+        let output = checked(&pipeline, redirected, folder.path());
+        let mut said = said(&output, folder.path());
+        for file in ["state/x", "copies/p/x"] {
+            said += &fs::read_to_string(at(file)).unwrap_or_default();
+        }
+        let code = if used.is_some() { 2 } else { 0 };
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{to} {redirected}: {said}"
+        );
+        if let Some(used) = used {
+            assert!(said.contains("one file is used twice: "), "{said}");
+            assert!(said.contains(used), "{redirected}: {said}");
+        }
+    }
+}
+
+/// Two runs at the same time, whose rows would be mixed.
+#[test]
+fn a_pipe_is_written_by_one_run() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    // It has no end.
+    let source = "[sources.rows]\ntype = \"tcp\"\nlisten = \"127.0.0.1:0\"\n\
+                  format = \"json\"\nfields = { id = \"utf8\" }\n";
+    let sink = sink("out", "pipe");
+    fs::write(at("one.toml"), format!("name = \"one\"\n{source}{sink}")).expect("it is writable");
+    let restart = "[restart]\ndelay = \"1ms\"\n[checkpoints]\n";
+    let two = format!("name = \"two\"\n{restart}{source}{sink}");
+    fs::write(at("two.toml"), two).expect("it is writable");
+    let reader = File::options().read(true).write(true).open(at("pipe"));
+    let _reader = reader.expect("a pipe");
+    let run = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+        let command = command.args(["run", "--quiet", name]);
+        let command = command.current_dir(folder.path()).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().expect("it starts")
+    };
+    let mut one = run("one.toml");
+    std::thread::sleep(Duration::from_secs(2));
+    let two = run("two.toml").wait_with_output().expect("it is our child");
+    let said = String::from_utf8_lossy(&two.stderr);
+    assert_eq!(two.status.code(), Some(1), "{said}");
+    assert!(said.contains("another run is writing it"), "{said}");
+    assert!(!said.contains("restarts in"), "{said}");
+    assert!(
+        one.try_wait().expect("it is our child").is_none(),
+        "it runs"
+    );
+    one.kill().expect("it runs");
+    one.wait().expect("it is our child");
+}
+
 /// Both names are said, and what to do.
 #[test]
 fn a_shared_pipe_is_told_of_by_its_names() {

@@ -229,6 +229,7 @@ impl Course {
                 Err(refusal) => return Some(Err(refusal)),
             };
             let mut change = None;
+            let conflict = hosted.claims.conflict(&hosted.name, &planned.plan.files);
             if let Some(then) = then.filter(|then| then.content.digest != planned.content.digest) {
                 let plan = planned.change_from(&then, &dropped);
                 let keeps = then.plan.state.is_some() && planned.plan.state.is_some();
@@ -239,6 +240,9 @@ impl Course {
                     }));
                 }
                 change = Some(plan);
+            }
+            if let Some(why) = conflict {
+                return Some(Err(Refusal { why, change }));
             }
             Some(Ok(Next {
                 planned,
@@ -307,6 +311,8 @@ impl Course {
         let is_new = !self.held.as_ref().is_some_and(is_held);
         let on_probation = is_new && self.held.is_some();
         self.show(Phase::Starting);
+        let files = &next.planned.plan.files;
+        let claim = self.hosted.claims.take(&self.hosted.name, files);
         let mut trial = Trial {
             next,
             is_open: is_new,
@@ -318,6 +324,11 @@ impl Course {
         if is_new {
             self.record(&trial, ChangeOutcome::Probation, None);
         }
+        let _claim = match claim {
+            Ok(claim) => claim,
+            // Another one has begun since this one was planned.
+            Err(why) => return self.failed(trial, &RunError::Usage(why)),
+        };
         let job = match self.job(&trial).await {
             Ok(job) => job,
             Err(error) => return self.failed(trial, &error),

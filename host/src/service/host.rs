@@ -19,6 +19,7 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::MissedTickBehavior;
 
 use super::change::ChangePlan;
+use super::claims::Claims;
 use super::content::{Content, Stamp, plugin_paths};
 use super::course;
 use super::hosted::{Context, Hosted, Phase};
@@ -45,6 +46,8 @@ pub struct Host {
     has_looked: AtomicBool,
     /// For those who listen to rows.
     tails: Arc<Semaphore>,
+    /// What pipelines that run have of files.
+    claims: Arc<Claims>,
     stop: Stop,
 }
 
@@ -73,6 +76,7 @@ impl Host {
             pipelines: Mutex::default(),
             has_looked: AtomicBool::new(false),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
+            claims: Arc::default(),
             stop: Stop::default(),
         })
     }
@@ -104,6 +108,9 @@ impl Host {
         dropped: &[String],
     ) -> Result<Proposal, String> {
         let planned = self.planned(name, text)?;
+        if let Some(why) = self.claims.conflict(name, &planned.plan.files) {
+            return Err(why);
+        }
         let running = self
             .pipeline(name)
             .and_then(|pipeline| pipeline.shown().running);
@@ -246,7 +253,8 @@ impl Host {
         let ledger = self.context.store.ledger(name);
         let paused = ledger.is_ok_and(|ledger| ledger.paused);
         let now_ms = self.context.clock.now_ms();
-        let pipeline = Arc::new(Hosted::new(name, self.file(name), paused, now_ms));
+        let pipeline = Hosted::new(name, self.file(name), paused, now_ms);
+        let pipeline = Arc::new(pipeline.beside(&self.claims));
         self.lock().insert(name.to_owned(), pipeline.clone());
         running.spawn(course::supervise(pipeline.clone(), self.context.clone()));
         pipeline

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use super::claims::Claims;
 use super::content::Content;
 use super::revision::Planned;
 use super::store::Store;
@@ -57,6 +58,8 @@ pub struct Hosted {
     pub file: PathBuf,
     wanted: watch::Sender<Wanted>,
     shown: Mutex<Shown>,
+    /// What it and those beside it have of files.
+    pub(super) claims: Arc<Claims>,
 }
 
 /// What is wanted of a pipeline.
@@ -179,6 +182,15 @@ impl Hosted {
                 failure: None,
                 refusal: None,
             }),
+            claims: Arc::default(),
+        }
+    }
+
+    /// It runs beside others that have claims.
+    pub(super) fn beside(self, claims: &Arc<Claims>) -> Self {
+        Hosted {
+            claims: claims.clone(),
+            ..self
         }
     }
 

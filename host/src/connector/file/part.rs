@@ -459,10 +459,14 @@ fn open(node: &str, path: &Path, options: &PartOptions) -> io::Result<Opened> {
     let is_special = found.as_ref().is_some_and(|found| !found.is_file());
     // What was redirected is a regular file, which the shell has opened.
     if is_special || is_device(path) {
+        let file = devices::open(path)?;
+        if devices::is_named_pipe(path) {
+            lock_for_this_run(&file)?;
+        }
         return Ok(Opened {
             path: path.to_owned(),
             part: None,
-            file: devices::open(path)?,
+            file,
             digest: RunningDigest::default(),
             base: None,
             access: None,
