@@ -32,5 +32,7 @@ pub mod host;
 pub mod tokens;
 /// Connections, with TLS or without.
 pub mod listener;
+/// Answers on connections, within limits of time.
+mod connections;
 /// The HTTP interface.
 pub mod api;

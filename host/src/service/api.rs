@@ -47,9 +47,10 @@ use self::access::Access;
 use self::problem::Problem;
 use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
+use super::connections;
 use super::host::{Host, Proposal};
 use super::hosted::{Hosted, Phase, Running};
-use super::listener::{Listener, Peer};
+use super::listener::Listener;
 use super::store;
 use crate::checkpoint::savepoint;
 use crate::config::{FILE_BYTES_MAX, NAME_PATTERN, NAMES, is_name};
@@ -78,11 +79,9 @@ struct Description;
 /// Answers requests until the host is asked to stop.
 pub async fn serve(host: Arc<Host>, listener: Listener, access: Arc<Access>) -> io::Result<()> {
     let (stop, stopped) = (host.stop().clone(), host.stop().clone());
-    let service = router(host, access.clone()).into_make_service_with_connect_info::<Peer>();
-    let served =
-        axum::serve(listener, service).with_graceful_shutdown(async move { stop.wait().await });
+    let router = router(host, access.clone());
     tokio::select! {
-        served = served.into_future() => served,
+        () = connections::serve(listener, router, &stop, connections::HEAD_MAX) => Ok(()),
         () = forget(&access) => Ok(()),
         // Whoever does not read an answer does not hold up the end.
         () = async {
