@@ -6,7 +6,7 @@ use arrow_buffer::ScalarBuffer;
 use tokio::sync::mpsc::Receiver;
 
 use crate::batch::Batch;
-use crate::element::{Barrier, END_OF_TIME, Element, Inlet};
+use crate::element::{Barrier, Element, Inlet};
 
 /// The inputs of a task, one for each upstream task of each edge.
 pub struct Gate {
@@ -86,9 +86,11 @@ impl Gate {
                     self.barrier = barrier;
                     None
                 }
+                // One that has read all of its rows has said so by the end of time. One that
+                // was stopped holds time where it is: more of its rows come in the next run.
                 Element::End => {
                     self.inputs[index].receiver = None;
-                    self.clock.advance(index, END_OF_TIME)
+                    None
                 }
             };
             match advance {
@@ -215,6 +217,7 @@ impl WatermarkMerge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::END_OF_TIME;
 
     const LEFT: Inlet = Inlet { port: 0, edge: 0 };
     const RIGHT: Inlet = Inlet { port: 1, edge: 0 };
@@ -267,10 +270,12 @@ mod tests {
         let (left, left_receiver) = tokio::sync::mpsc::channel(8);
         let (right, right_receiver) = tokio::sync::mpsc::channel(8);
         let mut gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);
-        for element in [barrier(1), Element::Watermark(50), barrier(2), Element::End] {
+        let end = || [Element::Watermark(END_OF_TIME), Element::End];
+        let of_left = [barrier(1), Element::Watermark(50), barrier(2)];
+        for element in of_left.into_iter().chain(end()) {
             left.send(element).await.unwrap();
         }
-        for element in [Element::Watermark(3), barrier(1), Element::End] {
+        for element in [Element::Watermark(3), barrier(1)].into_iter().chain(end()) {
             right.send(element).await.unwrap();
         }
         let mut seen = Vec::new();
@@ -297,22 +302,41 @@ mod tests {
     async fn inputs_are_merged_until_all_have_ended() {
         let (left, left_receiver) = tokio::sync::mpsc::channel(8);
         let (right, right_receiver) = tokio::sync::mpsc::channel(8);
-        let mut gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);
-        for element in [Element::Watermark(5), Element::End] {
+        let gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);
+        let end = Element::Watermark(END_OF_TIME);
+        for element in [Element::Watermark(5), end.clone(), Element::End] {
             left.send(element).await.unwrap();
         }
-        for element in [Element::Watermark(3), Element::End] {
+        for element in [Element::Watermark(3), end, Element::End] {
             right.send(element).await.unwrap();
         }
+        assert_eq!(watermarks(gate).await, [3, END_OF_TIME]);
+    }
+
+    #[tokio::test]
+    async fn an_input_that_is_stopped_holds_time_where_it_is() {
+        let (left, left_receiver) = tokio::sync::mpsc::channel(8);
+        let (right, right_receiver) = tokio::sync::mpsc::channel(8);
+        let gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);
+        for element in [Element::Watermark(3), Element::End] {
+            left.send(element).await.unwrap();
+        }
+        for element in [Element::Watermark(2), Element::Watermark(9), Element::End] {
+            right.send(element).await.unwrap();
+        }
+        assert_eq!(watermarks(gate).await, [2, 3]);
+    }
+
+    /// The watermarks that come out until all inputs have ended.
+    async fn watermarks(mut gate: Gate) -> Vec<i64> {
         let mut seen = Vec::new();
         loop {
             match gate.next().await {
                 Merged::Watermark(watermark) => seen.push(watermark),
-                Merged::End => break,
+                Merged::End => return seen,
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(seen, [3, END_OF_TIME]);
     }
 
     #[tokio::test]

@@ -257,7 +257,10 @@ impl Task {
         &mut self,
         dead_letters: &mut Vec<DeadLetter>,
     ) -> Result<Vec<Incoming>, TaskError> {
+        // What is due behind a barrier that a later run goes on from, that one does.
+        let is_over = self.is_gone_on_from;
         let due = self.chain.iter().filter_map(Link::wake_at).min();
+        let due = due.filter(|_| !is_over);
         let clock = self.context.clock.clone();
         let timer = async {
             match due {

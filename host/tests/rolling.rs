@@ -256,6 +256,63 @@ fn a_sink_that_begins_or_stops_to_roll_is_another_one() {
 }
 
 /// Waits until this file is there.
+const ORDERED: &str = r#"
+name = "copying"
+parallelism = 4
+[checkpoints]
+interval = "20ms"
+[sources.rows]
+type = "file"
+path = "in-*.jsonl"
+fields = { k = "utf8", ts = "int64" }
+event_time = "ts"
+watermark = { out_of_orderness = "2s" }
+[operators.ordered]
+order = "event_time"
+key = "k"
+input = "rows"
+[sinks.out]
+type = "file"
+path = "out.jsonl"
+input = "ordered"
+roll = { size = "4KiB" }
+"#;
+
+/// Sources end one after the other when a run is stopped, and none of that moves time: what
+/// the last checkpoint has is not written behind it.
+#[test]
+fn a_run_that_is_stopped_writes_nothing_behind_its_last_checkpoint() {
+    for attempt in 0..4 {
+        let copying = Copying::new("");
+        copying.write("copying.toml", ORDERED);
+        let mut expected = Vec::new();
+        for file in 0..5 {
+            let row = |n: usize| format!("{{\"k\":\"{file}-{}\",\"ts\":{}}}", n % 7, n * 10 + file);
+            let rows: Vec<String> = (0..4_000).map(row).collect();
+            copying.write(&format!("in-{file}.jsonl"), &(rows.join("\n") + "\n"));
+            expected.extend(rows);
+        }
+        let mut host = copying.command(&[]).spawn().expect("it starts");
+        let began = Instant::now();
+        while copying.files().len() < 2 + attempt && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal::send(&host, libc::SIGTERM);
+        assert_eq!(host.wait().expect("it is ours").code(), Some(0));
+        copying.run(&[]).unwrap_or_else(|said| panic!("{said}"));
+        let found: String = copying.files().into_values().collect();
+        let mut found: Vec<&str> = found.lines().collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert!(
+            found == expected,
+            "{} of {} rows",
+            found.len(),
+            expected.len()
+        );
+    }
+}
+
 fn wait_for(copying: &Copying, name: &str, host: &mut Child) {
     let until = Instant::now() + Duration::from_secs(60);
     while !copying.path(name).exists() {
