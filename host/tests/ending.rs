@@ -2493,7 +2493,10 @@ fn a_damaged_checkpoint_doubles_no_row() {
         };
         for from in [&["-q"][..], &["-q", "--from"]] {
             let mut host = run_in(folder.path(), &["-q"]).spawn().expect("it starts");
-            std::thread::sleep(Duration::from_millis(500));
+            let began = Instant::now();
+            while numbers().len() < 2 && began.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             host.kill().expect("it is our child");
             host.wait().expect("it is our child");
             let known = numbers();

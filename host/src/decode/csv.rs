@@ -66,13 +66,15 @@ impl CsvRows {
             names.push(name);
             at = next;
         }
+        let fields = &self.rows.fields;
         let mut places = HashMap::new();
         for (place, name) in names.iter().enumerate() {
-            if places.insert(name.as_str(), place).is_some() {
+            let is_known = places.insert(name.as_str(), place).is_some();
+            // Spreadsheets write several columns without a name.
+            if is_known && fields.iter().any(|field| field.name == *name) {
                 return Err(format!("the header names column `{name}` twice"));
             }
         }
-        let fields = &self.rows.fields;
         self.columns = vec![None; names.len()];
         self.absent.clear();
         for (index, field) in fields.iter().enumerate() {
