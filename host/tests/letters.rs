@@ -268,6 +268,8 @@ fn letters_are_replayed_where_they_failed() {
             .is_some_and(|stays| why.contains(stays))
     );
     let row = json!({ "id": "b", "n": 2 });
+    let none = json!({ "letters": [{ "id": first, "row": null }] });
+    assert_eq!(replay(&service, &none).0, 422, "null is no row");
     let mended = json!({ "letters": [{ "id": first, "row": row }] });
     assert_eq!(replay(&service, &mended).0, 202);
     assert_eq!(replayed(&service)["outcome"], "done");
@@ -314,6 +316,98 @@ fn letters_of_an_ended_pipeline_are_replayed() {
     service.until_phase("ended");
     assert_eq!(output(service.folder.path(), "guarded"), expected.guarded);
     assert!(letters(&service, "node=guarded").is_empty());
+}
+
+/// A row that an operator ends the pipeline for is no reason to end it for good.
+#[test]
+fn a_replay_that_ends_the_pipeline_is_taken_back() {
+    let expected = Expected::new();
+    let text = expected
+        .bad("reject")
+        .replace("rate = 2000", "rate = 20000");
+    let service = start(&text);
+    service.until_phase("ended");
+    let open = letters(&service, "node=guarded&limit=1000").len();
+    assert!(open > 0);
+    let strict = text.replace(
+        "[operators.guarded]",
+        "[operators.guarded]\non_error = \"fail\"",
+    );
+    service.write("shop", &strict);
+    service.until("held", |_| service.outcomes().len() == 2);
+    service.until_phase("ended");
+    let all = json!({ "matching": { "node": "guarded" } });
+    assert_eq!(replay(&service, &all).0, 202);
+    let record = replayed(&service);
+    assert_eq!(record["outcome"], "failed", "{record}");
+    let why = record["why"].as_str().unwrap_or_default();
+    assert!(why.contains("`replay 1:guarded`"), "{why}");
+    assert_eq!(letters(&service, "node=guarded&limit=1000").len(), open);
+
+    service.until_phase("ended");
+    let good = shop(GOOD).replace("rate = 2000", "rate = 20000");
+    service.write("shop", &good);
+    service.until("held", |_| service.outcomes().len() == 3);
+    service.until_phase("ended");
+    assert_eq!(replay(&service, &all).0, 202);
+    assert_eq!(replayed(&service)["outcome"], "done");
+    service.until_phase("ended");
+    assert_eq!(output(service.folder.path(), "guarded"), expected.guarded);
+}
+
+/// A request to replay is not forgotten over another one.
+#[test]
+fn a_pause_does_not_keep_a_replay_from_its_end() {
+    let expected = Expected::new();
+    let service = start(&expected.bad("reject"));
+    service.until_read(1_000);
+    until_held(&service, 1);
+    service.write("shop", &shop(GOOD));
+    until_held(&service, 2);
+    let all = json!({ "matching": { "node": "guarded" } });
+    assert_eq!(replay(&service, &all).0, 202);
+    for verb in ["pause", "start"] {
+        let (status, answer) = service.ask("POST", &format!("/api/v1/pipelines/shop/{verb}"), "");
+        assert!(status < 300, "{answer}");
+    }
+    assert_eq!(replayed(&service)["outcome"], "done");
+    service.until_phase("ended");
+    expected.check(service.folder.path());
+}
+
+/// Letters that came after the last checkpoint come again after a kill, when a replay of them
+/// may have been asked for.
+#[test]
+fn a_kill_right_after_the_request_repeats_no_row() {
+    let expected = Expected::new();
+    let text = expected
+        .bad("reject")
+        .replace("interval = \"100ms\"", "interval = \"3s\"");
+    let mut service = start(&text);
+    service.until_read(1_000);
+    for _ in 0..3 {
+        service.until("letters", |_| !letters(&service, "node=guarded").is_empty());
+        let open = letters(&service, "node=guarded&limit=10");
+        let rows = open.iter().map(|letter| {
+            let row = json!({ "id": format!("edited {}", letter["offset"]), "n": 1 });
+            json!({ "id": letter["id"], "row": row })
+        });
+        let rows: Vec<Value> = rows.collect();
+        assert_eq!(replay(&service, &json!({ "letters": rows })).0, 202);
+        service.end(libc::SIGKILL);
+        service.begin();
+        // It is done, or cannot be since some have not come again.
+        replayed(&service);
+    }
+    service.until_phase("ended");
+    let replayed = letters(&service, "node=guarded&status=replayed&limit=1000");
+    let mut edited: Vec<String> = output(service.folder.path(), "guarded")
+        .into_iter()
+        .filter(|row| row.contains("edited"))
+        .collect();
+    let rows = edited.len();
+    edited.dedup();
+    assert_eq!((edited.len(), replayed.len()), (rows, rows), "{edited:?}");
 }
 
 /// Pages have all letters, the newest first.

@@ -126,8 +126,15 @@ fn described(description: &OpenApi) -> Value {
     let paths = json["paths"].as_object_mut().into_iter().flatten();
     for (_, operations) in paths {
         for (_, operation) in operations.as_object_mut().into_iter().flatten() {
-            let parameters = operation["parameters"].as_array_mut().into_iter().flatten();
-            for parameter in parameters.filter(|parameter| parameter["name"] == "name") {
+            // Those without parameters have no list of them.
+            let parameters = operation
+                .get_mut("parameters")
+                .and_then(Value::as_array_mut);
+            for parameter in parameters
+                .into_iter()
+                .flatten()
+                .filter(|parameter| parameter["name"] == "name")
+            {
                 parameter["schema"]["pattern"] = json!(NAME_PATTERN);
             }
             for (status, why) in [

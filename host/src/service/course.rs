@@ -15,11 +15,12 @@ use tracing::Instrument;
 use super::change::ChangePlan;
 use super::content::Content;
 use super::hosted::{Context, Failure, Hosted, Phase, Running, Wanted};
-use super::probation::{Probation, Verdict, baselines};
+use super::probation::{Baseline, Probation, Verdict, baselines, newer};
 use super::revision::Planned;
 use super::store::{ChangeOutcome, ChangeRecord, Ledger};
 use crate::blame::Blame;
 use crate::checkpoint::replacement::Replacement;
+use crate::element::CheckpointId;
 use crate::plan::StateBackend;
 use crate::progress::{NodeProgress, Role};
 use crate::run::{Durable, Job, Pipeline, RunError, Summary};
@@ -320,6 +321,7 @@ impl Course {
             began: None,
             pause_ms: None,
             in_place: false,
+            begins_at: None,
         };
         if is_new {
             self.record(&trial, ChangeOutcome::Probation, None);
@@ -333,6 +335,7 @@ impl Course {
             Ok(job) => job,
             Err(error) => return self.failed(trial, &error),
         };
+        trial.begins_at = self.newest_checkpoint();
         self.hosted.lock().failure = None;
         self.show(match on_probation {
             true => Phase::Probation,
@@ -384,7 +387,8 @@ impl Course {
         if let Some(from) = &trial.next.from {
             job = job.starting_from(from);
         }
-        job.requests().hold_back(trial.on_probation);
+        job.requests()
+            .hold_back(trial.on_probation || trial.next.is_replay);
         self.hosted.lock().running = Some(Running {
             nodes: job.progress(),
             state: job.state(),
@@ -404,6 +408,7 @@ impl Course {
         let mut nodes = job.progress();
         let pipeline = job.pipeline().seen();
         let mut probation = Probation::new(self.context.probation.get(), before, nodes.clone());
+        let started = Instant::now();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut planning: Option<JoinHandle<Option<Result<Next, Refusal>>>> = None;
@@ -414,6 +419,9 @@ impl Course {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             if wanted.leaves || wanted.paused {
+                if replay.is_some() {
+                    self.looked_for_replays = None;
+                }
                 if trial.is_uncommitted() {
                     // It has not held: a last checkpoint would commit what it put out.
                     block_in_place(|| drop(running));
@@ -440,7 +448,7 @@ impl Course {
                 // The first content may not have held yet.
                 let then = self.held.clone().unwrap_or(trial.next.planned.clone());
                 planning = Some(tokio::spawn(self.consider(&wanted, Some(then))));
-                considered = Some(wanted);
+                considered = Some(wanted.clone());
             }
             tokio::select! {
                 biased;
@@ -448,8 +456,7 @@ impl Course {
                     let Some(Handover { next, replacement }) = handover.take() else {
                         continue;
                     };
-                    let before = baselines(&nodes);
-                    self.remember(|ledger| ledger.baselines.clone_from(&before));
+                    let before = self.remember_baselines(&nodes);
                     nodes.clone_from(&replacement.nodes);
                     probation = Probation::new(self.context.probation.get(), before, nodes.clone());
                     self.take_place(trial, next, &replacement, took);
@@ -536,6 +543,7 @@ impl Course {
                         if !replaying::has_read_all(&nodes) {
                             continue;
                         }
+                        requests.hold_back(false);
                         requests.swap();
                         let ended = running.await;
                         if ended.is_ok() {
@@ -545,6 +553,12 @@ impl Course {
                     }
                     trial.look(&nodes);
                     let Some(began) = trial.began else {
+                        // Who asks for a replay does not wait until other rows come.
+                        if started.elapsed() >= self.context.probation.get() && self.waits_for_replay(&wanted) {
+                            self.hold(trial, &nodes);
+                            requests.hold_back(false);
+                            self.show(Phase::Running);
+                        }
                         continue;
                     };
                     match probation.judge(began.elapsed()) {
@@ -587,6 +601,7 @@ impl Course {
             began: None,
             pause_ms: Some(took.as_millis() as u64),
             in_place: true,
+            begins_at: None,
         };
         self.show(Phase::Probation);
         self.record(trial, ChangeOutcome::Probation, None);
@@ -602,7 +617,7 @@ impl Course {
         match ended {
             Ok(_) => {
                 if !trial.is_open && !trial.next.is_replay {
-                    self.remember(|ledger| ledger.baselines = baselines(nodes));
+                    self.remember_baselines(nodes);
                 }
                 self.next = self.next.take().map(|next| Next::again(next.planned));
                 Ok(false)
@@ -647,9 +662,15 @@ impl Course {
             }
             return self.take_back(&mut trial, &error.to_string());
         }
+        let fault = error.fault();
+        let is_of_row = matches!(fault.blame, Blame::Plugin | Blame::Row);
+        if trial.next.is_replay && is_of_row && self.newest_checkpoint() == trial.begins_at {
+            self.refuse_replay(error.to_string());
+            self.next = self.held.clone().map(Next::again);
+            return false;
+        }
         // The next start opens it again.
         self.opened = None;
-        let fault = error.fault();
         tracing::error!("failed: {error}; {}", fault.advice());
         self.hosted.lock().failure = Some(Failure {
             message: error.to_string(),
@@ -684,10 +705,8 @@ impl Course {
             self.log(&error);
         }
         self.record(trial, ChangeOutcome::Held, None);
-        self.remember(|ledger| {
-            ledger.held = Some(planned.content.digest.clone());
-            ledger.baselines = baselines(nodes);
-        });
+        self.remember(|ledger| ledger.held = Some(planned.content.digest.clone()));
+        self.remember_baselines(nodes);
         self.next = Some(Next::again(planned.clone()));
         self.held = Some(planned);
     }
@@ -720,6 +739,16 @@ impl Course {
         }
     }
 
+    /// Notes how operators do, with which the next content is compared, and returns it.
+    fn remember_baselines(&self, nodes: &[Arc<NodeProgress>]) -> Vec<Baseline> {
+        let mut noted = baselines(nodes);
+        self.remember(|ledger| {
+            noted = newer(&ledger.baselines, baselines(nodes));
+            ledger.baselines.clone_from(&noted);
+        });
+        noted
+    }
+
     fn show(&self, phase: Phase) {
         let now_ms = self.context.clock.now_ms();
         let mut shown = self.hosted.lock();
@@ -746,6 +775,8 @@ struct Trial {
     pause_ms: Option<u64>,
     /// Whether it has taken the place of the content before in its tasks.
     in_place: bool,
+    /// The newest checkpoint when it began, where it is a run of its own.
+    begins_at: Option<CheckpointId>,
 }
 
 impl Trial {

@@ -61,6 +61,17 @@ pub fn baselines(nodes: &[Arc<NodeProgress>]) -> Vec<Baseline> {
     operators.map(baseline).collect()
 }
 
+/// What is known of operators after they did `now`: a few rows tell less than what they did
+/// `before`.
+pub fn newer(before: &[Baseline], now: Vec<Baseline>) -> Vec<Baseline> {
+    let newer = |now: Baseline| {
+        let known = before.iter().find(|before| before.node == now.node);
+        let known = known.filter(|known| now.rows < ROWS_MIN && known.rows > now.rows);
+        known.cloned().unwrap_or(now)
+    };
+    now.into_iter().map(newer).collect()
+}
+
 impl Probation {
     /// Of a revision with the counters `now`, after one that did `before`.
     pub fn new(lasts: Duration, before: Vec<Baseline>, now: Vec<Arc<NodeProgress>>) -> Self {
@@ -104,8 +115,8 @@ fn failed(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
 }
 
 fn rejected(before: Option<&Baseline>, now: &Baseline, is_over: bool) -> Option<String> {
-    // What a new operator rejects cannot be compared.
-    let before = before?;
+    // What a new operator rejects cannot be compared, nor with one to which no row came.
+    let before = before.filter(|before| before.rows > 0)?;
     let known = share(before.rejected, before.rows);
     let bound = (known + REJECTED_SHARE_MORE).max(known * REJECTED_TIMES);
     let is_worse = share(now.rejected, now.rows) > bound && now.rejected > 0;
@@ -209,5 +220,18 @@ mod tests {
         ));
         // A new operator may reject.
         assert_eq!(judge(None, node(500, 0, 400), 10), Verdict::Held);
+        assert_eq!(
+            judge(Some(node(0, 0, 0)), node(500, 0, 400), 10),
+            Verdict::Held
+        );
+    }
+
+    #[test]
+    fn a_few_rows_do_not_tell_how_an_operator_does() {
+        let of = |rows, rejected| baselines(&[node(rows, 0, rejected)]);
+        assert_eq!(newer(&of(10_000, 100), of(3, 0)), of(10_000, 100));
+        assert_eq!(newer(&of(10_000, 100), of(100, 0)), of(100, 0));
+        assert_eq!(newer(&of(2, 1), of(3, 0)), of(3, 0));
+        assert_eq!(newer(&[], of(3, 0)), of(3, 0));
     }
 }

@@ -11,7 +11,7 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
@@ -234,8 +234,14 @@ struct WantedLetter {
     id: String,
     /// A row to take in place of the letter's: an object of the fields that come to the node,
     /// or that the source reads.
-    #[schema(value_type = Option<Object>)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Object>, nullable = false)]
     row: Option<Box<RawValue>>,
+}
+
+/// A value that is there, be it null, which is no row.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize, ToSchema)]

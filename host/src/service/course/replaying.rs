@@ -10,9 +10,10 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 
 use super::{Course, Next};
+use crate::element::CheckpointId;
 use crate::plan::Plan;
 use crate::progress::{NodeProgress, Role};
-use crate::service::hosted::{Context, Hosted, Phase};
+use crate::service::hosted::{Context, Hosted, Phase, Wanted};
 use crate::service::letters::{Letters, Replay};
 use crate::service::replay::is_replay;
 use crate::service::revision::Planned;
@@ -30,17 +31,36 @@ impl Course {
                 Ok(letters) => letters.open?,
                 Err(error) => return Some(Err(error.to_string())),
             };
-            let there = all_there(&hosted, &planned.plan, &replay);
-            Some(there.and_then(|()| of_replay(&hosted, &context, &planned, &replay)))
+            Some(of_replay(&hosted, &context, &planned, &replay))
         })
     }
 
     /// A checkpoint has all that the letters came of: their rows are read next, also after a
     /// crash.
     pub(super) fn begin_replay(&mut self, planned: Planned) {
-        if self.note(|letters| letters.open.as_mut().is_some_and(Replay::begin)) {
+        let mut there = Ok(());
+        if self.note(|letters| {
+            letters.open.as_mut().is_some_and(|replay| {
+                there = all_there(&self.hosted, &planned.plan, replay);
+                there.is_ok() && replay.begin()
+            })
+        }) {
             self.replayed = Some(Arc::new(planned));
         }
+        if let Err(why) = there {
+            self.refuse_replay(why);
+        }
+    }
+
+    /// Whether a replay may be open that it has not looked for.
+    pub(super) fn waits_for_replay(&self, wanted: &Wanted) -> bool {
+        self.looked_for_replays.unwrap_or(0) != wanted.replays
+    }
+
+    /// The newest checkpoint of what is open.
+    pub(super) fn newest_checkpoint(&self) -> Option<CheckpointId> {
+        let storage = &self.opened.as_ref()?.durable.storage;
+        Some(block_in_place(|| storage.list()).ok()?.last()?.id)
     }
 
     /// Has the open replay go on that has begun, or that begins since nothing runs. Returns
@@ -141,7 +161,8 @@ fn of_replay(
     planned.replaying(&hosted.name, &hosted.file, replay, store, loader)
 }
 
-/// Whether all letters are still there: a restarted run may have taken them back.
+/// Whether all letters are still there, when a checkpoint has all that there are: a run that
+/// was restarted meanwhile may have taken some back, and read their rows again.
 fn all_there(hosted: &Hosted, plan: &Plan, replay: &Replay) -> Result<(), String> {
     let mut missing: BTreeSet<&str> = replay.rows.iter().map(|row| row.letter.as_str()).collect();
     if let Some(path) = &plan.dead_letters {

@@ -25,9 +25,9 @@ pub struct KeptLetter {
 /// Gives the dead letters of a pipeline to `take`, with their ids, oldest first. None if there
 /// is no file.
 ///
-/// An id is of the line itself: it stays the same when other lines go, and when a row that is
-/// read again fails again. Of equal lines, later ones have a number. Nobody is kept from
-/// writing meanwhile: what is being written is left out.
+/// An id is of the line itself but for its checkpoint: it stays the same when other lines go,
+/// and when a row that is read again after a crash fails again. Of equal lines, later ones have
+/// a number. Nobody is kept from writing meanwhile: what is being written is left out.
 pub fn read(
     path: &Path,
     pipeline: &str,
@@ -50,8 +50,7 @@ pub fn read(
             continue;
         }
         if let Ok(kept) = serde_json::from_slice::<KeptLetter>(&line) {
-            let mut id: String = digest(&line).chars().skip("sha256:".len()).collect();
-            id.truncate(ID_DIGITS);
+            let mut id = id_of(&line[prefix.len()..]);
             let before = equal.entry(id.clone()).or_default();
             if *before > 0 {
                 id = format!("{id}-{before}");
@@ -65,6 +64,16 @@ pub fn read(
 /// Of 64 bits: no two of a file's lines have the same.
 const ID_DIGITS: usize = 16;
 
+/// The id of a line behind the pipeline's name, where `started_ms` and `checkpoint` are first.
+fn id_of(line: &[u8]) -> String {
+    let mut fields = line.splitn(3, |&byte| byte == b',');
+    let (started, _, rest) = (fields.next(), fields.next(), fields.next());
+    let own = [started, rest].map(Option::unwrap_or_default).concat();
+    let digits = digest(&own);
+    let digits = digits.trim_start_matches("sha256:");
+    digits.chars().take(ID_DIGITS).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -75,13 +84,14 @@ mod tests {
     fn letters_have_ids_that_stay() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("dead.jsonl");
-        let line = |pipeline: &str, error: &str| {
+        let line_after = |checkpoint: u64, pipeline: &str, error: &str| {
             format!(
-                "{{\"pipeline\":\"{pipeline}\",\"started_ms\":1,\"checkpoint\":2,\"node\":\"n\",\
+                "{{\"pipeline\":\"{pipeline}\",\"started_ms\":1,\"checkpoint\":{checkpoint},\"node\":\"n\",\
                  \"kind\":\"reject\",\"error\":\"{error}\",\"panic\":null,\"payload\":null,\
                  \"row\":null}}\n"
             )
         };
+        let line = |pipeline: &str, error: &str| line_after(2, pipeline, error);
         let ids = |text: &str| {
             fs::write(&path, text).expect("writable");
             let mut ids = Vec::new();
@@ -95,6 +105,7 @@ mod tests {
         assert_eq!(all[2].0, format!("{}-1", all[0].0));
         assert_eq!(ids(&[&*two, &one].concat())[1], all[0]);
         assert_eq!(ids(&two), [all[1].clone()]);
+        assert_eq!(ids(&line_after(3, "shop", "b")), [all[1].clone()]);
         fs::remove_file(&path).expect("it is there");
         read(&path, "shop", |_, _| panic!("there is none")).expect("nothing is read");
     }
