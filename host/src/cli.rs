@@ -25,6 +25,8 @@ use crate::run::RunError;
 
 /// `sluicebox build`: builds a plugin's crate into a component.
 pub mod build;
+/// `sluicebox dev`: has a pipeline follow what its authors write.
+pub mod dev;
 /// `sluicebox changes`: what became of the changes of a pipeline.
 pub mod changes;
 /// `sluicebox checkpoints`: lists, checks, saves and deletes checkpoints.
@@ -72,6 +74,9 @@ struct CommandLine {
 enum Command {
     /// Run a pipeline until its inputs end or Ctrl-C
     Run(run::RunArguments),
+    /// Run a pipeline while you write it and its plugins: each save is built, and takes over
+    /// with the state
+    Dev(dev::DevArguments),
     /// Run the pipelines of a folder as a service, and take changes of them
     Serve(serve::ServeArguments),
     /// List, show, put, pause and start the pipelines of a running service
@@ -174,9 +179,14 @@ pub fn main() -> ExitCode {
     };
     descriptors::raise_limit();
     let live_lines = MultiProgress::new();
-    start_logging(&live_lines);
+    let tells_itself = match &arguments.command {
+        Command::Dev(_) => Some(dev::TOLD),
+        _ => None,
+    };
+    start_logging(&live_lines, tells_itself);
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &live_lines),
+        Command::Dev(arguments) => dev::dev(&arguments),
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Pipelines(command) => pipelines::pipelines(&command),
         Command::Plan(arguments) => plan::plan(&arguments),
@@ -321,8 +331,9 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 }
 
 /// Plugins and the host log to stderr, as `SLUICEBOX_LOG` says: a level, or
-/// levels by module (`info,sluicebox::run=debug`). The default is `info`.
-fn start_logging(live_lines: &MultiProgress) {
+/// levels by module (`info,sluicebox::run=debug`). The default is `info`, and nothing of
+/// the module `tells_itself`, whose news the command prints.
+fn start_logging(live_lines: &MultiProgress, tells_itself: Option<&str>) {
     let wanted = std::env::var("SLUICEBOX_LOG").unwrap_or_default();
     let levels: Result<Targets, _> = wanted.parse();
     let is_wrong = levels.is_err();
@@ -334,7 +345,12 @@ fn start_logging(live_lines: &MultiProgress) {
         // They would be printed to stderr, which is what has failed.
         .log_internal_errors(false)
         .with_target(false)
-        .with_filter(levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)));
+        .with_filter(levels.unwrap_or_else(|| {
+            let told = tells_itself.map(|module| (module, LevelFilter::OFF));
+            Targets::new()
+                .with_default(LevelFilter::INFO)
+                .with_targets(told)
+        }));
     tracing_subscriber::registry().with(to_stderr).init();
     if is_wrong {
         tracing::warn!(

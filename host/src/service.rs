@@ -22,6 +22,10 @@ pub mod revision;
 mod probation;
 /// What pipelines have of files, so that no two write one.
 mod claims;
+/// Rows that plugins got lately.
+pub mod recent;
+/// Tries a plugin on them, beside the one that runs.
+pub mod shadow;
 /// One pipeline: what is wanted of it, and what can be seen of it.
 pub mod hosted;
 /// Runs what is wanted of a pipeline.

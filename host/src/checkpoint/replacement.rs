@@ -34,10 +34,7 @@ impl Replacement {
         let pairs = then.nodes.iter().zip(&now.nodes);
         let logic = pairs.map(|(then, now)| {
             let (then, now) = (then.kind.operator()?, now.kind.operator()?);
-            let is_same = then.factory.digest() == now.factory.digest()
-                && then.arguments == now.arguments
-                && then.limits == now.limits;
-            (!is_same).then(|| now.factory.clone())
+            (!now.calls_the_same(then)).then(|| now.factory.clone())
         });
         Replacement {
             description: change::describe(&now),

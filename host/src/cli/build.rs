@@ -4,9 +4,11 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 
@@ -21,6 +23,8 @@ pub struct Built {
     /// `NAME.wasm` beside the crate's Cargo.toml.
     pub path: PathBuf,
     pub bytes: u64,
+    /// What cargo has built: a file with the extension `d` beside it lists of what.
+    pub artifact: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,31 +77,140 @@ impl BuildError {
 pub fn build(path: &Path, loader: &dyn Loader) -> Result<Built, BuildError> {
     let package = find(path)?;
     check_target(&package.folder)?;
-    let artifact = compile(&package)?;
-    let module = loader
-        .load(&artifact)
-        .map_err(|cause| BuildError::Unusable {
-            name: package.name.clone(),
-            cause,
-        })?;
-    let placed = package.folder.join(format!("{}.wasm", package.name));
-    let bytes = place(&artifact, &placed).map_err(|cause| BuildError::Place {
-        path: placed.clone(),
-        cause,
-    })?;
-    Ok(Built {
-        plugin: module.info().clone(),
-        path: placed,
-        bytes,
-    })
+    package.build(loader, &Cargo::default())
 }
 
-struct Package {
-    name: String,
-    manifest: PathBuf,
-    folder: PathBuf,
+/// A plugin's crate.
+#[derive(Clone, Debug)]
+pub struct Package {
+    pub name: String,
+    pub manifest: PathBuf,
+    pub folder: PathBuf,
+    /// The first file of its source.
+    pub library: PathBuf,
     /// Whether numbers that overflow are noticed, if its workspace says so.
     overflow_checks: Option<bool>,
+}
+
+impl Package {
+    /// The crate that [`build`] makes the file `plugin` of; `None` if there is no such crate.
+    pub fn of_plugin(plugin: &Path) -> Result<Option<Package>, BuildError> {
+        let folder = plugin.parent().unwrap_or(Path::new("."));
+        // As `Path::parent` has it, which is no folder.
+        let folder = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        if !folder.join("Cargo.toml").is_file() {
+            return Ok(None);
+        }
+        let package = match find(folder) {
+            Ok(package) => package,
+            Err(error) if error.is_wrong_usage() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let is_placed = package.placed().file_name() == plugin.file_name();
+        Ok(is_placed.then_some(package))
+    }
+
+    /// Where its plugin is put.
+    fn placed(&self) -> PathBuf {
+        self.folder.join(format!("{}.wasm", self.name))
+    }
+
+    /// Builds it, and puts the plugin in its place if it is valid.
+    pub fn build(&self, loader: &dyn Loader, cargo: &Cargo) -> Result<Built, BuildError> {
+        let artifact = compile(self, cargo)?;
+        let module = loader
+            .load(&artifact)
+            .map_err(|cause| BuildError::Unusable {
+                name: self.name.clone(),
+                cause,
+            })?;
+        let placed = self.placed();
+        let bytes = place(&artifact, &placed).map_err(|cause| BuildError::Place {
+            path: placed.clone(),
+            cause,
+        })?;
+        Ok(Built {
+            plugin: module.info().clone(),
+            path: placed,
+            bytes,
+            artifact,
+        })
+    }
+}
+
+/// Runs cargo.
+#[derive(Debug, Default)]
+pub struct Cargo {
+    /// Whether it can be ended with all that it has started, and is not by Ctrl-C.
+    can_be_ended: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The number of the process and of its group, while it runs.
+    process: Option<i32>,
+    is_ended: bool,
+}
+
+impl Cargo {
+    /// One that [`Cargo::end`] ends.
+    pub fn to_be_ended() -> Self {
+        Cargo {
+            can_be_ended: true,
+            ..Cargo::default()
+        }
+    }
+
+    /// Ends a build, and all that begin later.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.is_ended = true;
+        if let Some(process) = state.process.filter(|_| self.can_be_ended) {
+            // SAFETY: it only sends a signal, to the group of a process of ours that was not
+            // waited for yet.
+            unsafe { libc::kill(-process, libc::SIGTERM) };
+        }
+    }
+
+    /// Runs a build to its end, and returns what it prints to stdout.
+    fn run(&self, command: &mut Command) -> io::Result<Output> {
+        let mut child = {
+            let mut state = self.lock();
+            if state.is_ended {
+                return Err(io::Error::from(io::ErrorKind::Interrupted));
+            }
+            if self.can_be_ended {
+                command.process_group(0);
+            }
+            let child = command.stdout(Stdio::piped()).spawn()?;
+            state.process = Some(child.id() as i32);
+            child
+        };
+        let mut stdout = Vec::new();
+        let read = child
+            .stdout
+            .take()
+            .map(|mut out| out.read_to_end(&mut stdout));
+        let mut state = self.lock();
+        // From here on, another process may get the number.
+        let status = child.wait();
+        state.process = None;
+        read.transpose()?;
+        Ok(Output {
+            status: status?,
+            stdout,
+            stderr: Vec::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves no change half made.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The parts of `cargo metadata` that are used.
@@ -117,6 +230,7 @@ struct MetadataPackage {
 #[derive(Deserialize)]
 struct MetadataTarget {
     crate_types: Vec<String>,
+    src_path: PathBuf,
 }
 
 /// A line that `cargo build` prints as JSON.
@@ -135,7 +249,7 @@ fn find(path: &Path) -> Result<Package, BuildError> {
     let plugins = metadata
         .packages
         .iter()
-        .filter(|package| package.is_cdylib());
+        .filter(|package| package.library().is_some());
     let Some(package) = metadata
         .packages
         .iter()
@@ -147,18 +261,20 @@ fn find(path: &Path) -> Result<Package, BuildError> {
             .collect();
         return Err(BuildError::Workspace { manifest, plugins });
     };
-    if !package.is_cdylib() {
+    let Some(library) = package.library() else {
         return Err(BuildError::NoLibrary {
             name: package.name.clone(),
             manifest,
         });
-    }
+    };
+    let library = library.src_path.clone();
     let folder = manifest.parent().unwrap_or(Path::new("/")).to_owned();
     Ok(Package {
         name: package.name.clone(),
         overflow_checks: overflow_checks(&metadata.workspace_root, &package.name),
         manifest,
         folder,
+        library,
     })
 }
 
@@ -175,9 +291,13 @@ fn overflow_checks(workspace: &Path, package: &str) -> Option<bool> {
 }
 
 impl MetadataPackage {
-    fn is_cdylib(&self) -> bool {
-        let mut crate_types = self.targets.iter().flat_map(|target| &target.crate_types);
-        crate_types.any(|crate_type| crate_type == "cdylib")
+    /// Its plugin, if it is one.
+    fn library(&self) -> Option<&MetadataTarget> {
+        let is_plugin = |target: &&MetadataTarget| {
+            let mut types = target.crate_types.iter();
+            types.any(|crate_type| crate_type == "cdylib")
+        };
+        self.targets.iter().find(is_plugin)
     }
 }
 
@@ -210,7 +330,7 @@ fn metadata(manifest: &Path) -> Result<Metadata, BuildError> {
 }
 
 /// Runs in the crate's folder, where a toolchain file may select another Rust.
-fn check_target(folder: &Path) -> Result<(), BuildError> {
+pub fn check_target(folder: &Path) -> Result<(), BuildError> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
     let output = output(
         rustc
@@ -226,22 +346,22 @@ fn check_target(folder: &Path) -> Result<(), BuildError> {
     }
 }
 
-fn compile(package: &Package) -> Result<PathBuf, BuildError> {
+fn compile(package: &Package, running: &Cargo) -> Result<PathBuf, BuildError> {
     let mut cargo = cargo();
     if package.overflow_checks.is_none() {
         // A row whose numbers overflow is a dead letter, not a wrong result, also where a
         // crate that the plugin uses computes with them.
         cargo.args(["--config", "profile.release.overflow-checks=true"]);
     }
-    let output = output(
-        cargo
-            .args(["build", "--release", "--target", TARGET])
-            .arg("--message-format=json-render-diagnostics")
-            .args(["--package", &package.name, "--manifest-path"])
-            .arg(&package.manifest)
-            .current_dir(&package.folder)
-            .stderr(Stdio::inherit()),
-    )?;
+    cargo
+        .args(["build", "--release", "--target", TARGET])
+        .arg("--message-format=json-render-diagnostics")
+        .args(["--package", &package.name, "--manifest-path"])
+        .arg(&package.manifest)
+        .current_dir(&package.folder)
+        .stderr(Stdio::inherit());
+    let output = running.run(&mut cargo);
+    let output = output.map_err(|cause| cannot_run(&cargo, cause))?;
     if !output.status.success() {
         return Err(BuildError::Failed {
             name: package.name.clone(),
@@ -283,11 +403,16 @@ fn program() -> OsString {
     std::env::var_os("CARGO").unwrap_or("cargo".into())
 }
 
-fn output(command: &mut Command) -> Result<std::process::Output, BuildError> {
-    command.output().map_err(|cause| BuildError::Program {
+fn output(command: &mut Command) -> Result<Output, BuildError> {
+    let output = command.output();
+    output.map_err(|cause| cannot_run(command, cause))
+}
+
+fn cannot_run(command: &Command, cause: io::Error) -> BuildError {
+    BuildError::Program {
         program: command.get_program().to_string_lossy().into_owned(),
         cause,
-    })
+    }
 }
 
 fn listed(plugins: &[PathBuf]) -> String {

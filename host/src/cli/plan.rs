@@ -157,6 +157,7 @@ mod tests {
             fields: Vec::new(),
             state,
             why: None,
+            compared: None,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::service::api::access::Access;
 use crate::service::host::Host;
 use crate::service::hosted::{Context, ProbationTime};
 use crate::service::listener::{Listener, Tls};
+use crate::service::revision::States;
 use crate::service::store::Store;
 use crate::service::tokens::Tokens;
 
@@ -77,7 +78,7 @@ fn memory(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| "it is more than this machine can address".to_owned())
 }
 
-fn probation(text: &str) -> Result<Duration, String> {
+pub(super) fn probation(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(
         quantity::duration_ms(text)?.unsigned_abs(),
     ))
@@ -153,6 +154,7 @@ pub fn serve(arguments: ServeArguments) -> Result<(), CliError> {
         memory: Arc::new(HostMemory::new(settings.memory)),
         threads: settings.threads,
         probation: ProbationTime::new(settings.probation),
+        states: States::AsWritten,
     };
     let host = Host::new(context, pipelines);
     let access = Access::new(tokens, tls.is_some(), settings.rate);

@@ -29,6 +29,14 @@ impl OperatorPlan {
     pub fn is_plugins(&self) -> bool {
         self.limits.is_some()
     }
+
+    /// Whether its logic is that of another one: the same code with the same arguments and
+    /// limits.
+    pub fn calls_the_same(&self, other: &OperatorPlan) -> bool {
+        self.factory.digest() == other.factory.digest()
+            && self.arguments == other.arguments
+            && self.limits == other.limits
+    }
 }
 
 pub struct TransformPlan {

@@ -15,6 +15,21 @@ pub struct StatePlan {
     pub delivery: Delivery,
 }
 
+impl StatePlan {
+    /// Of a pipeline whose file has none, and that keeps its states nevertheless until the
+    /// process ends. Its sinks deliver as they do without.
+    pub const TEMPORARY: StatePlan = StatePlan {
+        backend: StateBackend::Memory,
+        memory_bytes_max: MEMORY_BYTES_MAX,
+        interval_ms: INTERVAL_MS,
+        keep: KEEP,
+        delivery: Delivery::AtLeastOnce,
+    };
+}
+
+/// The memory for states if the config does not say.
+pub const MEMORY_BYTES_MAX: usize = 256 << 20;
+
 /// How often checkpoints are written if the config does not say.
 pub const INTERVAL_MS: u64 = 10_000;
 

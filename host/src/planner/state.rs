@@ -10,10 +10,9 @@ use crate::checkpoint::remote;
 use crate::config::{Backend, Mistake, RESTART, StateConfig, UploadConfig};
 use crate::files::FileUser;
 use crate::paths::{identity, shown};
-use crate::plan::state::{INTERVAL_MS, KEEP};
+use crate::plan::state::{INTERVAL_MS, KEEP, MEMORY_BYTES_MAX};
 use crate::plan::{RemotePlan, RestartPlan, StateBackend, StatePlan};
 
-const MEMORY_BYTES_MAX: u64 = 256 << 20;
 const ROCKSDB_MEMORY_BYTES_MAX: u64 = 128 << 20;
 
 impl Builder<'_> {
@@ -55,7 +54,7 @@ impl Builder<'_> {
         let delivery = checkpoints.and_then(|checkpoints| checkpoints.delivery);
         Some(StatePlan {
             backend,
-            memory_bytes_max: memory.unwrap_or(MEMORY_BYTES_MAX) as usize,
+            memory_bytes_max: memory.map_or(MEMORY_BYTES_MAX, |bytes| bytes as usize),
             interval_ms: interval.map_or(INTERVAL_MS, |ms| ms as u64),
             keep: keep.unwrap_or(KEEP),
             delivery: delivery.unwrap_or_default(),

@@ -346,7 +346,9 @@ async fn put(
     if let Some(why) = change.loses() {
         return Err(Problem::refused(&why));
     }
-    let file = host.file(&name);
+    let Some(file) = host.file(&name) else {
+        return Err(Problem::not_found("this host runs one other pipeline"));
+    };
     let written = spawn_blocking(move || write(&file, &text)).await;
     written
         .map_err(|error| Problem::internal(&error))?

@@ -1,8 +1,11 @@
 //! What a change of a pipeline's content does to each of its nodes.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::shadow::Comparison;
 use crate::plan::change::{self, ChangeKind, NodeDescription, StateChange};
 
 /// What a change does to each node.
@@ -29,6 +32,9 @@ pub struct NodePlan {
     /// Why the state cannot be kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Where its plugin differs from the one that runs, tried on recent rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Comparison>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -90,6 +96,7 @@ impl ChangePlan {
                 fields,
                 state,
                 why,
+                compared: None,
             }
         });
         ChangePlan {
@@ -98,23 +105,55 @@ impl ChangePlan {
         }
     }
 
+    /// Adds how the plugins of nodes compare, by name.
+    pub fn compare(&mut self, mut compared: HashMap<String, Comparison>) {
+        for node in &mut self.nodes {
+            node.compared = compared.remove(&node.name);
+        }
+    }
+
+    /// The same change where it begins without a state.
+    pub fn anew(mut self) -> ChangePlan {
+        self.in_place = false;
+        for node in &mut self.nodes {
+            node.why = None;
+            node.state = match node.state {
+                StateEffect::Stateless | StateEffect::Gone => StateEffect::Stateless,
+                _ => StateEffect::New,
+            };
+        }
+        self
+    }
+
+    /// Whether a node keeps its state.
+    pub fn keeps_any(&self) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.any(|node| node.state == StateEffect::Kept)
+    }
+
+    /// The nodes whose state would get lost.
+    pub fn lost(&self) -> impl Iterator<Item = &NodePlan> {
+        let is_lost =
+            |node: &&NodePlan| matches!(node.state, StateEffect::Incompatible | StateEffect::Gone);
+        self.nodes.iter().filter(is_lost)
+    }
+
     /// Why the change needs consent, if it does: state would get lost.
     pub fn loses(&self) -> Option<String> {
-        let lost = self.nodes.iter().filter_map(|node| {
+        let lost = self.lost().map(|node| {
             let why = match node.state {
                 StateEffect::Incompatible => node.why.as_deref().unwrap_or("it does not fit"),
-                StateEffect::Gone => "it is not in the pipeline any more",
-                _ => return None,
+                _ => "it is not in the pipeline any more",
             };
             let what = match &*node.role {
                 "source" => "offsets",
                 "sink" => "rows",
                 _ => "state",
             };
-            Some(format!(
+            format!(
                 "{} `{}` cannot keep its {what}: {why}",
                 node.role, node.name
-            ))
+            )
         });
         let lost: Vec<String> = lost.collect();
         (!lost.is_empty()).then(|| {

@@ -25,8 +25,9 @@ pub struct Content {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<Option<FileStamp>>);
 
+/// Tells whether one file has changed, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileStamp {
+pub struct FileStamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -41,13 +42,23 @@ impl Stamp {
         let folder = file.parent().unwrap_or(Path::new(""));
         let plugins = plugins.into_iter().map(|plugin| folder.join(plugin));
         let files = std::iter::once(file.to_owned()).chain(plugins);
-        let stamp = |file: PathBuf| fs::metadata(file).ok().map(|found| FileStamp::of(&found));
-        Stamp(files.map(stamp).collect())
+        Stamp(files.map(|file| FileStamp::of(&file)).collect())
     }
 }
 
 impl FileStamp {
-    fn of(found: &Metadata) -> FileStamp {
+    /// Of a file, if it is there.
+    pub fn of(file: &Path) -> Option<FileStamp> {
+        Some(FileStamp::new(&fs::metadata(file).ok()?))
+    }
+
+    /// When it was written or renamed, in ms since 1970.
+    pub fn changed_ms(&self) -> i64 {
+        let (seconds, nanoseconds) = self.changed;
+        seconds * 1_000 + nanoseconds / 1_000_000
+    }
+
+    fn new(found: &Metadata) -> FileStamp {
         FileStamp {
             device: found.dev(),
             inode: found.ino(),

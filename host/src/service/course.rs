@@ -4,6 +4,7 @@
 /// Replays dead letters.
 mod replaying;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,11 @@ use tracing::Instrument;
 
 use super::change::ChangePlan;
 use super::content::Content;
-use super::hosted::{Context, Failure, Hosted, Phase, Running, Wanted};
+use super::hosted::{Context, Failure, Hosted, News, Phase, Running, Wanted};
 use super::probation::{Baseline, Probation, Verdict, baselines, newer};
-use super::revision::Planned;
+use super::recent::Recent;
+use super::revision::{Planned, States};
+use super::shadow::{Comparison, compare};
 use super::store::{ChangeOutcome, ChangeRecord, Ledger};
 use crate::blame::Blame;
 use crate::checkpoint::replacement::Replacement;
@@ -61,6 +64,8 @@ struct Next {
     asked: Option<Instant>,
     /// Whether it reads dead letters again: it ends when it has.
     is_replay: bool,
+    /// Whether it begins without the checkpoints in memory of the one before.
+    anew: bool,
 }
 
 impl Next {
@@ -73,6 +78,7 @@ impl Next {
             from: None,
             asked: None,
             is_replay: false,
+            anew: false,
         }
     }
 
@@ -204,6 +210,7 @@ impl Course {
         then: Option<Arc<Planned>>,
     ) -> impl Future<Output = Option<Result<Next, Refusal>>> + Send + 'static {
         let (hosted, context) = (self.hosted.clone(), self.context.clone());
+        let anew = self.rests == Some(Phase::Ended) && self.is_temporary();
         let handled = self.handled.as_ref();
         let is_asked = wanted.starts != handled.map_or(0, |(_, starts)| *starts);
         let content = wanted.content.clone();
@@ -232,7 +239,11 @@ impl Course {
             let mut change = None;
             let conflict = hosted.claims.conflict(&hosted.name, &planned.plan.files);
             if let Some(then) = then.filter(|then| then.content.digest != planned.content.digest) {
-                let plan = planned.change_from(&then, &dropped);
+                let mut plan = planned.change_from(&then, &dropped);
+                if anew {
+                    plan = plan.anew();
+                }
+                plan.compare(tried(&hosted, &planned).await);
                 let keeps = then.plan.state.is_some() && planned.plan.state.is_some();
                 if let (true, Some(why)) = (keeps, plan.loses()) {
                     return Some(Err(Refusal {
@@ -252,8 +263,17 @@ impl Course {
                 from,
                 asked: None,
                 is_replay: false,
+                anew,
             }))
         }
+    }
+
+    /// Whether the checkpoints of what has held are in memory since its file names no other
+    /// place.
+    fn is_temporary(&self) -> bool {
+        let state = self.held.as_ref().and_then(|held| held.plan.state.as_ref());
+        self.context.states != States::AsWritten
+            && state.is_some_and(|state| state.backend == StateBackend::Memory)
     }
 
     fn accept(&mut self, next: Next) {
@@ -278,6 +298,7 @@ impl Course {
                 plan: refusal.change,
                 ..change
             };
+            self.hosted.tell(News::Change(change.clone()));
             self.remember(|ledger| {
                 // What was taken back stays so when the service is restarted.
                 if ledger.taken_back(&change.digest).is_none() {
@@ -350,6 +371,10 @@ impl Course {
     /// Opens the state and makes the run.
     async fn job(&mut self, trial: &Trial) -> Result<Job, RunError> {
         let planned = trial.next.planned.clone();
+        if trial.next.anew {
+            self.in_memory = None;
+            self.left_open = None;
+        }
         let plan = planned.plan.clone();
         let state = plan.state.as_ref();
         let is_in_memory = state.is_some_and(|state| state.backend == StateBackend::Memory);
@@ -393,8 +418,9 @@ impl Course {
             nodes: job.progress(),
             state: job.state(),
             pipeline: pipeline.seen(),
-            planned,
             started_ms: self.context.clock.now_ms(),
+            recent: Arc::new(Recent::of(&planned.plan, pipeline.looks())),
+            planned,
         });
         Ok(job)
     }
@@ -483,8 +509,14 @@ impl Course {
                 planned = async { planning.as_mut().expect("there is one").await }, if planning.is_some() => {
                     planning = None;
                     let wanted = considered.take().unwrap_or_default();
-                    self.handled = Some(wanted.key());
+                    let starts = self.handled.replace(wanted.key()).map(|(_, starts)| starts);
+                    let is_asked = starts.is_some_and(|starts| starts != wanted.starts);
+                    let runs = &trial.next.planned.content.digest;
                     match planned {
+                        // Somebody has changed it back before it took effect.
+                        Ok(Some(Ok(next))) if !is_asked && next.planned.content.digest == *runs => {
+                            self.hosted.lock().refusal = None;
+                        }
                         Ok(Some(Ok(mut next))) => {
                             next.asked = Some(Instant::now());
                             if trial.is_uncommitted() {
@@ -603,8 +635,8 @@ impl Course {
             in_place: true,
             begins_at: None,
         };
-        self.show(Phase::Probation);
         self.record(trial, ChangeOutcome::Probation, None);
+        self.show(Phase::Probation);
     }
 
     /// A run has ended as it was asked to.
@@ -690,6 +722,11 @@ impl Course {
         tracing::error!("its new content is taken back, and the one before runs again: {why}");
         self.hosted.lock().refusal = Some(format!("it was tried and taken back: {why}"));
         self.record(trial, ChangeOutcome::TakenBack, Some(why.to_owned()));
+        if trial.next.anew {
+            // The one before had ended.
+            self.rest(Phase::Ended);
+            return true;
+        }
         self.next = self.held.clone().map(Next::again);
         false
     }
@@ -718,6 +755,7 @@ impl Course {
             in_place: trial.in_place,
             ..self.change(&trial.next.planned.content, outcome, why)
         };
+        self.hosted.tell(News::Change(change.clone()));
         self.remember(|ledger| ledger.record(change));
     }
 
@@ -755,6 +793,7 @@ impl Course {
         if shown.phase != phase {
             shown.phase = phase;
             shown.since_ms = now_ms;
+            self.hosted.tell(News::Phase(phase));
         }
     }
 
@@ -806,6 +845,24 @@ impl Trial {
     }
 }
 
+/// How the plugins of a content compare with those that run, or have run last, by operator.
+async fn tried(hosted: &Hosted, planned: &Arc<Planned>) -> HashMap<String, Comparison> {
+    let (running, planned) = (hosted.shown().running, planned.clone());
+    let Some(Running {
+        planned: then,
+        recent,
+        ..
+    }) = running
+    else {
+        return HashMap::new();
+    };
+    let tried = spawn_blocking(move || compare(&then.plan, &planned.plan, &recent)).await;
+    tried.unwrap_or_else(|error| {
+        tracing::warn!("its plugins were not tried: {error}");
+        HashMap::new()
+    })
+}
+
 async fn plan(
     hosted: &Arc<Hosted>,
     context: &Arc<Context>,
@@ -813,8 +870,13 @@ async fn plan(
 ) -> Result<Arc<Planned>, Refusal> {
     let (hosted, context) = (hosted.clone(), context.clone());
     let planning = spawn_blocking(move || {
-        let Context { store, loader, .. } = &*context;
-        Planned::new(&hosted.name, &hosted.file, content, store, loader)
+        let Context {
+            store,
+            loader,
+            states,
+            ..
+        } = &*context;
+        Planned::new(&hosted.name, &hosted.file, content, *states, store, loader)
     });
     let planned = match planning.await {
         Ok(planned) => planned.map_err(|mistakes| mistakes.to_string().trim().to_owned()),

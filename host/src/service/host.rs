@@ -24,6 +24,7 @@ use super::content::{Content, Stamp, plugin_paths};
 use super::course;
 use super::hosted::{Context, Hosted, Phase};
 use super::revision::Planned;
+use super::shadow::compare;
 use crate::stop::Stop;
 
 /// How often the folder is looked at. A change is taken when it has been the same twice.
@@ -39,8 +40,9 @@ const DROP_EVERY: u32 = 600;
 /// The pipelines of a folder.
 pub struct Host {
     context: Arc<Context>,
-    /// The folder of the pipelines' files.
-    folder: PathBuf,
+    /// The folder of the pipelines' files; absent where there is one pipeline, whose
+    /// contents somebody else reads.
+    folder: Option<PathBuf>,
     pipelines: Mutex<BTreeMap<String, Arc<Hosted>>>,
     /// Whether all files that were there at first were read.
     has_looked: AtomicBool,
@@ -72,11 +74,24 @@ impl Host {
     pub fn new(context: Context, folder: &Path) -> Arc<Host> {
         Arc::new(Host {
             context: Arc::new(context),
-            folder: folder.to_owned(),
+            folder: Some(folder.to_owned()),
             pipelines: Mutex::default(),
             has_looked: AtomicBool::new(false),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
             claims: Arc::default(),
+            stop: Stop::default(),
+        })
+    }
+
+    /// Of one pipeline, for [`Host::run_one`].
+    pub fn of_one(context: Context, pipeline: Arc<Hosted>) -> Arc<Host> {
+        Arc::new(Host {
+            context: Arc::new(context),
+            folder: None,
+            claims: pipeline.claims.clone(),
+            pipelines: Mutex::new([(pipeline.name.clone(), pipeline)].into()),
+            has_looked: AtomicBool::new(true),
+            tails: Arc::new(Semaphore::new(TAILS_MAX)),
             stop: Stop::default(),
         })
     }
@@ -94,9 +109,12 @@ impl Host {
         self.lock().get(name).cloned()
     }
 
-    /// The place of a pipeline's file.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.toml"))
+    /// The place of a pipeline's file, if there can be a pipeline of this name.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        match &self.folder {
+            Some(folder) => Some(file_in(folder, name)),
+            None => Some(self.pipeline(name)?.file.clone()),
+        }
     }
 
     /// What this text would change as the file of a pipeline, or its mistakes. The states of
@@ -115,7 +133,12 @@ impl Host {
             .pipeline(name)
             .and_then(|pipeline| pipeline.shown().running);
         let change = match running {
-            Some(running) => planned.change_from(&running.planned, dropped),
+            Some(running) => {
+                let mut change = planned.change_from(&running.planned, dropped);
+                let (then, recent) = (&running.planned.plan, &running.recent);
+                change.compare(compare(then, &planned.plan, recent));
+                change
+            }
             None => ChangePlan::between(&[], &planned.description, dropped),
         };
         Ok(Proposal { planned, change })
@@ -123,19 +146,26 @@ impl Host {
 
     /// This text as the file of a pipeline, or its mistakes.
     pub fn planned(&self, name: &str, text: String) -> Result<Planned, String> {
-        let Context { store, loader, .. } = &*self.context;
+        let Context {
+            store,
+            loader,
+            states,
+            ..
+        } = &*self.context;
         let file = self.file(name);
+        let file = file.ok_or_else(|| format!("this host runs no pipeline `{name}`"))?;
         let content = Content::of(&file, text, |digest, bytes| {
             store.keep_plugin(digest, bytes)
         });
         let content = content.map_err(|error| error.to_string())?;
-        let planned = Planned::new(name, &file, Arc::new(content), store, loader);
+        let planned = Planned::new(name, &file, Arc::new(content), *states, store, loader);
         planned.map_err(|mistakes| mistakes.to_string())
     }
 
     /// A pipeline's file as it is now, or what is wrong with it.
     pub fn planned_now(&self, name: &str) -> Result<Planned, String> {
         let file = self.file(name);
+        let file = file.ok_or_else(|| format!("this host runs no pipeline `{name}`"))?;
         let text = fs::read_to_string(&file);
         let text = text.map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
         self.planned(name, text)
@@ -168,8 +198,29 @@ impl Host {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Runs the only pipeline until it is asked to stop. What is wanted of it, others say.
+    pub async fn run_one(&self) {
+        let mut running = JoinSet::new();
+        for pipeline in self.pipelines() {
+            running.spawn(course::supervise(pipeline, self.context.clone()));
+        }
+        self.stop.wait().await;
+        self.end(running).await;
+    }
+
+    /// Stops all pipelines at a checkpoint.
+    async fn end(&self, mut running: JoinSet<()>) {
+        for pipeline in self.pipelines() {
+            pipeline.leave();
+        }
+        while running.join_next().await.is_some() {}
+    }
+
     /// Runs the pipelines of the folder until it is asked to stop.
-    pub async fn run(self: &Arc<Self>) {
+    pub async fn run(&self) {
+        let Some(folder) = self.folder.clone() else {
+            return;
+        };
         let mut running = JoinSet::new();
         let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
         let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -180,9 +231,9 @@ impl Host {
                 _ = looks.tick() => {}
                 () = self.stop.wait() => break,
             }
-            let looked = block_in_place(|| self.look(&mut watched, &mut running));
+            let looked = block_in_place(|| self.look(&folder, &mut watched, &mut running));
             if let (Err(error), true) = (&looked, can_look) {
-                let folder = self.folder.display();
+                let folder = folder.display();
                 tracing::error!("pipelines run on as they are: {folder} cannot be read: {error}");
             }
             can_look = looked.is_ok();
@@ -195,22 +246,20 @@ impl Host {
                 block_in_place(|| self.drop_plugins());
             }
         }
-        for pipeline in self.pipelines() {
-            pipeline.leave();
-        }
-        while running.join_next().await.is_some() {}
+        self.end(running).await;
     }
 
     fn look(
         &self,
+        folder: &Path,
         watched: &mut BTreeMap<String, Watched>,
         running: &mut JoinSet<()>,
     ) -> io::Result<()> {
-        let there = names(&self.folder)?;
+        let there = names(folder)?;
         for name in &there {
             let known = watched.entry(name.clone()).or_default();
             known.away = 0;
-            let file = self.file(name);
+            let file = file_in(folder, name);
             let seen = Stamp::of(&file, &known.plugins);
             let is_steady = std::mem::replace(&mut known.seen, seen.clone()) == seen;
             if !is_steady || known.taken.as_ref() == Some(&seen) {
@@ -218,7 +267,7 @@ impl Host {
             }
             let pipeline = self
                 .pipeline(name)
-                .unwrap_or_else(|| self.begin(name, running));
+                .unwrap_or_else(|| self.begin(name, &file, running));
             let store = &self.context.store;
             let content = Content::read(&file, |digest, bytes| store.keep_plugin(digest, bytes));
             if let Ok(content) = &content {
@@ -249,18 +298,19 @@ impl Host {
         Ok(())
     }
 
-    fn begin(&self, name: &str, running: &mut JoinSet<()>) -> Arc<Hosted> {
+    fn begin(&self, name: &str, file: &Path, running: &mut JoinSet<()>) -> Arc<Hosted> {
         let ledger = self.context.store.ledger(name);
         let paused = ledger.is_ok_and(|ledger| ledger.paused);
         let now_ms = self.context.clock.now_ms();
-        let pipeline = Hosted::new(name, self.file(name), paused, now_ms);
+        let pipeline = Hosted::new(name, file.to_owned(), paused, now_ms);
         let pipeline = Arc::new(pipeline.beside(&self.claims));
         self.lock().insert(name.to_owned(), pipeline.clone());
         running.spawn(course::supervise(pipeline.clone(), self.context.clone()));
         pipeline
     }
 
-    fn drop_plugins(&self) {
+    /// Deletes the plugins that nothing needs any more. Nobody may be reading a content.
+    pub fn drop_plugins(&self) {
         let contents = self
             .pipelines()
             .into_iter()
@@ -271,6 +321,11 @@ impl Host {
             tracing::warn!("plugins that nothing needs cannot be deleted: {error}");
         }
     }
+}
+
+/// The place of a pipeline's file in the folder.
+fn file_in(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.toml"))
 }
 
 /// The names of the pipelines whose files are in the folder.

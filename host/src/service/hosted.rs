@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use utoipa::ToSchema;
 
 use super::claims::Claims;
 use super::content::Content;
-use super::revision::Planned;
-use super::store::Store;
+use super::recent::Recent;
+use super::revision::{Planned, States};
+use super::store::{ChangeRecord, Store};
 use crate::blame::Blame;
 use crate::budget::HostMemory;
 use crate::clock::Clock;
@@ -30,6 +31,9 @@ pub struct Context {
     /// How many threads of a pipeline work at a time; one for each core by default.
     pub threads: Option<usize>,
     pub probation: ProbationTime,
+    /// Where states are kept. Where that is not where the pipeline's file says, a change
+    /// begins anew after the inputs have ended.
+    pub states: States,
 }
 
 /// How long a new revision has to hold before what it puts out is committed. It may be set
@@ -60,7 +64,19 @@ pub struct Hosted {
     shown: Mutex<Shown>,
     /// What it and those beside it have of files.
     pub(super) claims: Arc<Claims>,
+    news: broadcast::Sender<News>,
 }
+
+/// What happens to a pipeline.
+#[derive(Clone, Debug)]
+pub enum News {
+    Phase(Phase),
+    /// Something becomes of a content.
+    Change(ChangeRecord),
+}
+
+/// So much is kept for those who are slow to listen.
+const NEWS_MAX: usize = 256;
 
 /// What is wanted of a pipeline.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +167,8 @@ pub struct Running {
     pub nodes: Vec<Arc<NodeProgress>>,
     pub state: Option<Arc<StateProgress>>,
     pub started_ms: i64,
+    /// What new plugins are tried on.
+    pub recent: Arc<Recent>,
 }
 
 /// Why a pipeline has failed.
@@ -183,6 +201,7 @@ impl Hosted {
                 refusal: None,
             }),
             claims: Arc::default(),
+            news: broadcast::Sender::new(NEWS_MAX),
         }
     }
 
@@ -192,6 +211,16 @@ impl Hosted {
             claims: claims.clone(),
             ..self
         }
+    }
+
+    /// What happens to it from now on.
+    pub fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    pub(super) fn tell(&self, news: News) {
+        // Nobody may listen.
+        let _ = self.news.send(news);
     }
 
     /// Has it run this content, or tells why that cannot be read.

@@ -84,6 +84,7 @@ impl Probation {
         for now in baselines(&self.now) {
             let before = self.before.iter().find(|before| before.node == now.node);
             let why = failed(before, &now)
+                .map(|why| self.with_first(why, &now.node))
                 .or_else(|| rejected(before, &now, is_over))
                 .or_else(|| slow(before, &now).filter(|_| is_over));
             if let Some(why) = why {
@@ -93,6 +94,15 @@ impl Probation {
         match is_over {
             true => Verdict::Held,
             false => Verdict::Open,
+        }
+    }
+
+    /// With what was wrong with the first bad row of this node, if it is known.
+    fn with_first(&self, why: String, node: &str) -> String {
+        let node = self.now.iter().find(|now| now.name == node);
+        match node.and_then(|node| node.first_dead_letter()) {
+            Some(first) => format!("{why}; its first bad row: {first}"),
+            None => why,
         }
     }
 }

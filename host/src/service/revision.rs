@@ -11,9 +11,20 @@ use super::store::Store;
 use crate::config::{Config, Diagnostics, Mistake};
 use crate::logic::{LoadError, Loader, Module};
 use crate::plan::change::{self, NodeDescription};
-use crate::plan::{Node, Plan};
+use crate::plan::{Node, Plan, StatePlan};
 use crate::planner;
 use crate::plugin::PluginLoader;
+
+/// Where the states of a pipeline are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum States {
+    /// Where its file says, if it says so.
+    AsWritten,
+    /// In memory, if its file does not say where.
+    Kept,
+    /// In memory, whatever its file says.
+    Temporary,
+}
 
 /// A content that is planned.
 pub struct Planned {
@@ -31,12 +42,13 @@ impl Planned {
         name: &str,
         file: &Path,
         content: Arc<Content>,
+        states: States,
         store: &Store,
         loader: &PluginLoader,
     ) -> Result<Planned, Diagnostics> {
         let config = config_of(name, file, &content)?;
         let plugins = StoredPlugins::of(file, &content, store, loader);
-        Planned::of(&config, file, content, &plugins)
+        Planned::of(&config, file, content, states, &plugins)
     }
 
     /// This content while rows of dead letters are read again.
@@ -45,6 +57,7 @@ impl Planned {
         name: &str,
         file: &Path,
         replay: &Replay,
+        states: States,
         store: &Store,
         loader: &PluginLoader,
     ) -> Result<Planned, String> {
@@ -52,7 +65,7 @@ impl Planned {
         let mut config = config.map_err(|mistakes| mistakes.to_string())?;
         replay::add(&mut config, &self.plan, replay)?;
         let plugins = StoredPlugins::of(file, &self.content, store, loader);
-        let planned = Planned::of(&config, file, self.content.clone(), &plugins);
+        let planned = Planned::of(&config, file, self.content.clone(), states, &plugins);
         planned.map_err(|mistakes| mistakes.to_string())
     }
 
@@ -60,9 +73,18 @@ impl Planned {
         config: &Config,
         file: &Path,
         content: Arc<Content>,
+        states: States,
         plugins: &StoredPlugins<'_>,
     ) -> Result<Planned, Diagnostics> {
-        let plan = planner::build(config, folder_of(file), plugins)?;
+        let mut plan = planner::build(config, folder_of(file), plugins)?;
+        let is_temporary = match states {
+            States::AsWritten => false,
+            States::Kept => plan.state.is_none(),
+            States::Temporary => true,
+        };
+        if is_temporary {
+            plan.state = Some(StatePlan::TEMPORARY);
+        }
         let warnings = planner::warnings(config, &plan);
         Ok(Planned {
             warnings: match warnings.is_empty() {

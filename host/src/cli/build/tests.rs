@@ -60,7 +60,7 @@ fn a_crate_decides_about_overflow_or_it_is_checked() {
 fn overflow_is_checked_in_every_plugin_of_this_workspace() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let metadata = metadata(&workspace.join("Cargo.toml")).expect("there is a workspace");
-    let plugins = metadata.packages.iter().filter(|it| it.is_cdylib());
+    let plugins = metadata.packages.iter().filter(|it| it.library().is_some());
     let unchecked: Vec<&str> = plugins
         .map(|plugin| plugin.name.as_str())
         .filter(|name| overflow_checks(&metadata.workspace_root, name) != Some(true))
@@ -132,6 +132,7 @@ fn a_built_plugin_is_shown_with_a_line_for_each_operator() {
         },
         path: "shop.wasm".into(),
         bytes: 1025,
+        artifact: "shop_floor.wasm".into(),
     };
     expect_test::expect![[r#"
         shop.wasm (2 KiB): plugin shop 1.2.3

@@ -157,8 +157,13 @@ fn of_replay(
     planned: &Planned,
     replay: &Replay,
 ) -> Result<Planned, String> {
-    let Context { store, loader, .. } = context;
-    planned.replaying(&hosted.name, &hosted.file, replay, store, loader)
+    let Context {
+        store,
+        loader,
+        states,
+        ..
+    } = context;
+    planned.replaying(&hosted.name, &hosted.file, replay, *states, store, loader)
 }
 
 /// Whether all letters are still there, when a checkpoint has all that there are: a run that
