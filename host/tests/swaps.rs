@@ -3,6 +3,7 @@
 //! row once, and nothing of the bad ones.
 //!
 //! `SLUICEBOX_CHANGES` is how many changes there are, and `SEED` repeats random ones.
+//! `SLUICEBOX_SOAK` is for how many seconds a service is used and disturbed in many ways.
 
 /// Plugins, built once.
 #[expect(dead_code, reason = "the service loads them itself")]
@@ -22,6 +23,9 @@ mod service;
 /// Signals to a running host.
 #[path = "common/signal.rs"]
 mod signal;
+/// A service that is used for long.
+#[path = "swaps/soak.rs"]
+mod soak;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,10 +40,12 @@ use sluicebox::clock::{Clock, SystemClock};
 use harness::Outcome;
 use kafka::Broker;
 use service::Service;
+use soak::a_service_in_use_stays_as_it_is;
 
 tests![
     changes_under_load_lose_and_double_no_row,
     changes_and_kills_lose_and_double_no_row,
+    a_service_in_use_stays_as_it_is,
 ];
 
 /// How many rows are written at once, and how often.
@@ -67,11 +73,6 @@ fn changes_and_kills_lose_and_double_no_row() -> Outcome {
 
 fn change(name: &str, with_kills: bool) -> Outcome {
     let broker = kafka::broker()?;
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
     let seed = number("SEED").unwrap_or_else(|| fastrand::u64(..));
     let changes = number("SLUICEBOX_CHANGES").unwrap_or(6);
     eprintln!("{changes} changes, SEED={seed}");
@@ -84,7 +85,7 @@ fn change(name: &str, with_kills: bool) -> Outcome {
     let service = Service::start(&[(name, &pipeline(GOOD))]);
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let (pauses, at) = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write(broker, &topics[0], &is_over, &written));
+        let writer = scope.spawn(|| write(broker, &topics[0], EVERY, &is_over, &written));
         let over = Over(&is_over);
         let (service, bad, at) =
             disturb(service, name, changes, with_kills, &mut random, &pipeline);
@@ -140,8 +141,13 @@ fn pipeline(broker: &Broker, name: &str, [from, to]: &[String; 2], mode: &str) -
     )
 }
 
+/// The number that a variable has, if it has one.
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
 /// Writes rows until it is over: `n` counts them, and each time there is one of each id.
-fn write(broker: &Broker, topic: &str, is_over: &AtomicBool, written: &AtomicU64) {
+fn write(broker: &Broker, topic: &str, every: Duration, is_over: &AtomicBool, written: &AtomicU64) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &broker.address)
         .set("linger.ms", "0")
@@ -162,7 +168,7 @@ fn write(broker: &Broker, topic: &str, is_over: &AtomicBool, written: &AtomicU64
             producer.poll(Duration::from_millis(1));
         }
         written.store(first + ROWS, Ordering::SeqCst);
-        std::thread::sleep(EVERY);
+        std::thread::sleep(every);
     }
 }
 
@@ -200,32 +206,44 @@ fn disturb(
         // What was taken back is not tried again.
         let mode = format!("{mode}, amount = {}", 1_000_000 + number);
         bad += usize::from(is_bad);
-        let shop = service.shop();
-        let before = shop["changes"]
-            .as_array()
-            .and_then(|changes| changes.last());
-        let before = before.map_or(Value::Null, |before| before["digest"].clone());
-        let began = clock.now_ms();
-        service.write(name, &pipeline(&mode));
-        if with_kills && random.bool() {
-            std::thread::sleep(Duration::from_millis(random.u64(..900)));
-            service.end(libc::SIGKILL);
-            service.begin();
-        }
         let outcome = if is_bad { "taken_back" } else { "held" };
-        service.until(outcome, |shop| {
-            let last = shop["changes"]
-                .as_array()
-                .and_then(|changes| changes.last());
-            // Not of the change before.
-            let is_new = |last: &Value| last["digest"] != before;
-            last.is_some_and(|last| last["outcome"] == outcome && is_new(last))
-                && shop["phase"] == "running"
-        });
-        until_rows(&service);
+        let kill_after = (with_kills && random.bool()).then(|| random.u64(..900));
+        let began = clock.now_ms();
+        decide(
+            &mut service,
+            outcome,
+            kill_after.map(Duration::from_millis),
+            |service| service.write(name, &pipeline(&mode)),
+        );
         at[usize::from(is_bad)].push(began..clock.now_ms());
     }
     (service, bad, at)
+}
+
+/// Makes a change, perhaps kills the service a while after, and waits until the change has
+/// this outcome and rows come again.
+fn decide(
+    service: &mut Service,
+    outcome: &str,
+    kill_after: Option<Duration>,
+    change: impl FnOnce(&Service),
+) {
+    let last = |shop: &Value| shop["changes"].as_array()?.last().cloned();
+    let digest = |change: Option<&Value>| change.map_or(Value::Null, |it| it["digest"].clone());
+    let before = digest(last(&service.shop()).as_ref());
+    change(service);
+    if let Some(after) = kill_after {
+        std::thread::sleep(after);
+        service.end(libc::SIGKILL);
+        service.begin();
+    }
+    service.until(outcome, |shop| {
+        // Not of the change before.
+        let is_new = |last: &Value| digest(Some(last)) != before;
+        last(shop).is_some_and(|last| last["outcome"] == outcome && is_new(&last))
+            && shop["phase"] == "running"
+    });
+    until_rows(service);
 }
 
 /// Waits until the sink of the run has rows.

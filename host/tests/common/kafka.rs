@@ -206,6 +206,22 @@ impl Broker {
         messages
     }
 
+    /// A reader of what is committed in these topics with so many partitions, from their
+    /// beginnings on; it tells where they end.
+    pub fn follow(&self, topics: &[(&str, i32)]) -> BaseConsumer {
+        let mut assignment = TopicPartitionList::new();
+        for (topic, partitions) in topics {
+            for partition in 0..*partitions {
+                assignment
+                    .add_partition_offset(topic, partition, Offset::Beginning)
+                    .expect("a place to start");
+            }
+        }
+        let consumer = self.consumer(true);
+        consumer.assign(&assignment).expect("an assignment");
+        consumer
+    }
+
     /// What a group has committed in a topic's partition, with its metadata.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
         let consumer: BaseConsumer = ClientConfig::new()

@@ -110,6 +110,11 @@ impl Service {
         }
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.host.as_ref().expect("it runs").id()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
