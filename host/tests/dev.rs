@@ -109,11 +109,15 @@ impl Author {
     /// Waits for a line of the log behind those that were waited for before, and returns what
     /// is between, with the line.
     fn until(&mut self, line: &str) -> String {
+        self.until_one_of(&[line])
+    }
+
+    fn until_one_of(&mut self, lines: &[&str]) -> String {
         let began = Instant::now();
         loop {
             let log = self.text("log");
             let new = &log[self.read..];
-            if let Some(at) = new.find(line) {
+            if let Some(at) = lines.iter().filter_map(|line| new.find(line)).min() {
                 let end = new[at..].find('\n').map_or(new.len(), |end| at + end);
                 self.read += end;
                 return new[..end].to_owned();
@@ -121,7 +125,7 @@ impl Author {
             let ended = self.host.try_wait().expect("it is ours");
             assert!(
                 ended.is_none() && began.elapsed() < WAIT,
-                "never `{line}`: {ended:?}\n{log}"
+                "never `{lines:?}`: {ended:?}\n{log}"
             );
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -355,12 +359,15 @@ fn a_finite_input_is_read_again_after_each_change() {
     }
     author.until("saved: lib.rs");
     author.write("src/lib.rs", &with("332.0"));
-    let told = author.until("begins anew");
-    author.until("saved: lib.rs");
-    author.until("begins anew");
-    author.until("the inputs have ended");
-    contains(&author.text("rows"), &["38.8", "351.8"]);
-    assert_eq!(author.text("rows").matches("38.8").count(), 1, "{told}");
+    // The build of the one before may have read it, and that of the last changes nothing then.
+    let effects = ["begins anew", "nothing of it changes what runs"];
+    let told = author.until_one_of(&effects) + &author.until_one_of(&effects);
+    contains(&told, &["saved: lib.rs"]);
+    if !told.contains(effects[1]) {
+        author.until("the inputs have ended");
+    }
+    contains(&author.text("rows"), &["351.8"]);
+    assert!(author.text("rows").matches("38.8").count() <= 1, "{told}");
 
     // The pipeline's own file is taken without a build.
     author.edit(
