@@ -21,6 +21,9 @@ const SECRET_TABLES: &[&str] = &["properties", "options"];
 /// Tables of the names of fields, which may be called as they like.
 const PLAIN_TABLES: &[&str] = &["fields", "names"];
 
+/// Tables of tables that are called as their authors like.
+const NAMED_TABLES: &[&str] = &["plugins", "sources", "operators", "sinks"];
+
 /// The keys of a table that says where a secret is.
 const PLACES: &[&str] = &["env", "file"];
 
@@ -208,6 +211,8 @@ enum Within {
     Secrets,
     /// Fields, by their names.
     Fields,
+    /// Parts of the pipeline, by their names.
+    Parts,
     Others,
 }
 
@@ -242,15 +247,20 @@ fn find_files(table: &DeTable<'_>, within: Within, files: &mut Vec<Spanned<Strin
 fn find(table: &DeTable<'_>, within: Within, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         let name: &str = key.get_ref();
-        let is_secret = within == Within::Secrets || is_secret_table(name);
+        let is_secret = match within {
+            Within::Secrets => true,
+            Within::Others if value.get_ref().is_table() => is_secret_table(name),
+            _ => SECRET_TABLES.contains(&name),
+        };
         match value.get_ref() {
             // Where a secret is may be shown.
             DeValue::Table(table) if within == Within::Secrets && is_place(table) => {}
             DeValue::Table(table) if is_secret => find(table, Within::Secrets, secrets),
             DeValue::Table(table) => {
-                let within = match PLAIN_TABLES.contains(&name) {
-                    true => Within::Fields,
-                    false => Within::Others,
+                let within = match name {
+                    _ if PLAIN_TABLES.contains(&name) => Within::Fields,
+                    _ if NAMED_TABLES.contains(&name) => Within::Parts,
+                    _ => Within::Others,
                 };
                 find(table, within, secrets);
             }
@@ -345,8 +355,14 @@ mod tests {
         ] {
             assert!(!mask(text).contains("hunter2"), "{text}");
         }
-        let text = "[operators.passed]\nkey = \"id\"\nfields = { password = \"utf8\" }\n";
-        assert_eq!(mask(text), text);
+        for text in [
+            "[operators.passed]\nkey = \"id\"\nfields = { password = \"utf8\" }\n",
+            // Nearly `options`.
+            "[sources.actions]\ntype = \"file\"\n",
+            "[operators.counted]\naggregate = { actions = \"count()\" }\n",
+        ] {
+            assert_eq!(mask(text), text);
+        }
     }
 
     #[test]
