@@ -86,6 +86,11 @@ impl Task {
             self.send(&mut courier).await?;
             let ended = incoming.iter().any(|what| matches!(what, Incoming::End));
             for what in incoming {
+                // Without checkpoints, the end comes right behind the end of time.
+                while matches!(what, Incoming::End) && self.goes_on() {
+                    self.go_on(&mut courier)?;
+                    courier.send().await?;
+                }
                 if let (Incoming::End, Some(id)) = (&what, self.uncommitted()) {
                     // A sink may only finish after its last rows are committed.
                     self.wait_for_commit(id).await?;
