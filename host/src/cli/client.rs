@@ -26,7 +26,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// Which host is asked, and how.
 #[derive(Args)]
 pub struct HostArguments {
-    /// The host's address, as https://shop.example:7878; without it, that in SLUICEBOX_HOST,
+    /// The host's address, as `https://shop.example:7878`; without it, that in SLUICEBOX_HOST,
     /// or http://127.0.0.1:7878
     #[arg(long, value_name = "URL")]
     host: Option<String>,
