@@ -312,8 +312,9 @@ fn every_kind_of_state_is_seen_by_key_and_as_a_whole_live_and_as_of_a_checkpoint
         }
     }
     let memory = &looked.pipeline()["revision"]["state"]["memory_bytes"];
+    // What has just been read may be a little above the budget.
     assert!(
-        memory.as_u64() < Some(1 << 20),
+        memory.as_u64() < Some(9 << 17),
         "keys were evicted: {memory}"
     );
     let visits = looked.scan("visits", "live", 13);
