@@ -16,9 +16,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::diagnostics::shorten;
 use crate::config::{Config, Diagnostics};
 use crate::descriptors;
-use crate::plan::Plan;
 use crate::plan::draw::draw;
 use crate::plan::json::to_json;
+use crate::plan::{NodeKind, Plan};
 use crate::planner;
 use crate::plugin::PluginLoader;
 use crate::run::RunError;
@@ -100,6 +100,9 @@ enum Command {
         /// Print the plan as JSON
         #[arg(long)]
         json: bool,
+        /// Print the SQL statements that make the tables which its sinks write
+        #[arg(long, conflicts_with = "json")]
+        ddl: bool,
     },
     /// Build the plugin of a crate, and put its .wasm beside its Cargo.toml
     Build {
@@ -194,7 +197,11 @@ pub fn main() -> ExitCode {
         Command::State(arguments) => state::state(&arguments),
         Command::Tail(arguments) => tail::tail(&arguments),
         Command::Letters(command) => letters::letters(&command),
-        Command::Check { pipeline, json } => check(&pipeline, json),
+        Command::Check {
+            pipeline,
+            json,
+            ddl,
+        } => check(&pipeline, json, ddl),
         Command::Build { path } => build(&path),
         Command::Checkpoints(command) => checkpoints::checkpoints(&command),
         Command::Test(arguments) => test::test(&arguments),
@@ -271,12 +278,33 @@ fn tell(answer: &clap::Error) -> ExitCode {
     }
 }
 
-fn check(pipeline: &Path, json: bool) -> Result<(), CliError> {
+fn check(pipeline: &Path, json: bool, ddl: bool) -> Result<(), CliError> {
     let plan = load(pipeline, &loader()?)?;
     if json {
         print_json(&to_json(&plan))
+    } else if ddl {
+        print(&statements(&plan))
     } else {
         print(&draw(&plan))
+    }
+}
+
+/// The statements that make what the sinks write, each once.
+fn statements(plan: &Plan) -> String {
+    let delivery = plan.state.as_ref().map(|state| state.delivery);
+    let mut all: Vec<String> = Vec::new();
+    for node in &plan.nodes {
+        if let NodeKind::Sink(sink) = &node.kind {
+            for statement in sink.connector.ddl(delivery) {
+                if !all.contains(&statement) {
+                    all.push(statement);
+                }
+            }
+        }
+    }
+    match all.is_empty() {
+        true => "-- no sink writes a table\n".to_owned(),
+        false => all.join("\n\n") + "\n",
     }
 }
 

@@ -20,6 +20,8 @@ pub mod generator;
 pub mod kafka;
 /// Exchanges rows with the program that embeds the host.
 pub mod memory;
+/// Writes PostgreSQL's tables.
+pub mod postgres;
 /// Reads rows of dead letters again.
 pub mod replay;
 /// All connectors that a pipeline's file can name.

@@ -25,3 +25,13 @@ impl Offload {
         }
     }
 }
+
+/// Runs blocking work; other tasks of a multi-threaded runtime move to other
+/// threads.
+pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

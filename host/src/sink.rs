@@ -99,6 +99,12 @@ pub trait SinkConnector: Any + Send + Sync {
         None
     }
 
+    /// The statements that make what it writes to, in a run with this delivery guarantee,
+    /// if its system has such.
+    fn ddl(&self, _: Option<Delivery>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Opens the sink of a node for rows of this schema.
     fn open(
         &self,

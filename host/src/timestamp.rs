@@ -323,7 +323,7 @@ fn days_before(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// The inverse of [`days_before`], from the same source.
-fn date_of(days: i64) -> (i64, i64, i64) {
+pub(crate) fn date_of(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

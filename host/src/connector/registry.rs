@@ -1,6 +1,6 @@
 //! Lists all connectors that a pipeline's file can name.
 
-use super::{blackhole, console, file, generator, kafka, tcp};
+use super::{blackhole, console, file, generator, kafka, postgres, tcp};
 use crate::sink::SinkKind;
 use crate::source::SourceKind;
 
@@ -24,5 +24,6 @@ pub const CONNECTORS: Registry = Registry {
         console::KIND,
         blackhole::KIND,
         kafka::sink::KIND,
+        postgres::sink::KIND,
     ],
 };

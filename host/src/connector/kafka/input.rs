@@ -28,10 +28,11 @@ use tokio::sync::Notify;
 use self::block::Messages;
 use self::discovery::{Discovery, FoundPartition};
 use super::subscription::Subscription;
-use super::{ClientLog, cause, fault_of, is_final, producer, settings};
+use super::{ClientLog, cause, fault_of, is_final, settings};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
+use crate::offload::blocking;
 use crate::schema::Schema;
 use crate::source::chunk::Chunk;
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
@@ -490,7 +491,7 @@ impl Drop for KafkaInput {
         if self.to_commit.is_none() && !self.is_committing() {
             return;
         }
-        producer::blocking(|| {
+        blocking(|| {
             let until = Instant::now() + LAST_COMMIT_MAX;
             while (self.to_commit.is_some() || self.is_committing()) && Instant::now() < until {
                 self.commit_next();

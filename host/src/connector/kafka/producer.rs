@@ -16,6 +16,7 @@ use rdkafka::producer::{
 use rdkafka::types::RDKafkaRespErr;
 
 use super::{ClientLog, cause};
+use crate::offload::blocking;
 use crate::stop::Stop;
 
 /// How long to wait when the queue is full.
@@ -302,14 +303,4 @@ impl Deliveries {
 /// Blocks this thread without holding up other tasks.
 fn wait(time: Duration) {
     blocking(|| std::thread::sleep(time));
-}
-
-/// Runs blocking work; other tasks of a multi-threaded runtime move to other
-/// threads.
-pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }

@@ -17,9 +17,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::producer::{
-    DEFAULTS, Patience, Producer, REQUIRED, SendFailure, TransactionProducer, blocking,
-};
+use super::producer::{DEFAULTS, Patience, Producer, REQUIRED, SendFailure, TransactionProducer};
 use super::source::KafkaSource;
 use super::subscription::Subscription;
 use super::{ClientLog, KafkaConnection, cause, fault_of, is_final, settings};
@@ -29,6 +27,7 @@ use crate::checkpoint::manifest::{Manifest, ProgressManifest};
 use crate::checkpoint::snapshot::SourceSnapshot;
 use crate::checkpoint::transaction::{Participant, TransactionError};
 use crate::element::CheckpointId;
+use crate::offload::blocking;
 use crate::sink::CommitContext;
 use crate::stop::Stop;
 

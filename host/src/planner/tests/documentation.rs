@@ -100,6 +100,17 @@ input = "file"
 nothing = 1
 [sinks.kafka]
 type = "kafka"
+input = "file"
+brokers = "127.0.0.1"
+topic = "a"
+nothing = 1
+[sinks.postgres]
+type = "postgres"
+input = "file"
+server = "127.0.0.1"
+database = "a"
+user = "a"
+table = "a"
 nothing = 1
 "#;
 
@@ -110,7 +121,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 26, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 27, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));

@@ -136,6 +136,11 @@ fn kafka() {
 }
 
 #[test]
+fn postgres() {
+    check(expect_file!["mistakes/postgres.md"]);
+}
+
+#[test]
 fn warnings() {
     check(expect_file!["mistakes/warnings.md"]);
 }

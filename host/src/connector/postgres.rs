@@ -1,0 +1,216 @@
+//! PostgreSQL: writes tables, within transactions too. Here is what the sink and its
+//! transaction share: how a server is reached, and what its errors mean.
+
+/// Rows as the text that `COPY` reads.
+mod encode;
+/// The config keys that say how a server is reached.
+mod keys;
+/// A connection, and waiting for its answers.
+mod session;
+/// The sink `postgres`.
+pub mod sink;
+/// A table: its columns, whether rows fit into them, and the statement that makes it.
+mod table;
+/// Rows and the checkpoint's number committed together.
+pub mod transaction;
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_postgres::Error;
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::blame::Fault;
+
+/// How a server is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresConnection {
+    /// Where it may be; the first that takes writes is used.
+    pub servers: Vec<Server>,
+    pub database: String,
+    pub user: String,
+    pub password: Option<Password>,
+    pub tls: Tls,
+    /// The certificates that are trusted instead of the system's.
+    pub trusted: Option<PathBuf>,
+    /// Options of the server for this connection, as `-c work_mem=64MB`.
+    pub options: Option<String>,
+    pub connect_timeout: Duration,
+}
+
+/// An address, or the folder of the server's socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub host: String,
+    pub port: u16,
+}
+
+/// How a connection is encrypted, in libpq's words (`sslmode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    Disable,
+    /// If the server can, whoever it is.
+    Prefer,
+    /// Whoever the server is.
+    Require,
+    /// The server has a certificate for another name, perhaps.
+    VerifyCa,
+    VerifyFull,
+}
+
+/// It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// "database `shop` on 127.0.0.1:5432".
+impl fmt::Display for PostgresConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "database `{}` on {}", self.database, self.places())
+    }
+}
+
+impl PostgresConnection {
+    fn places(&self) -> String {
+        let servers: Vec<String> = self.servers.iter().map(Server::to_string).collect();
+        servers.join(", ")
+    }
+}
+
+/// Why the server has not done what it was asked for.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub cause: String,
+    pub fault: Fault,
+    /// What the server says by `SQLSTATE`, if it has said anything.
+    pub code: Option<SqlState>,
+}
+
+impl Failure {
+    pub fn new(cause: impl Into<String>, fault: Fault) -> Self {
+        Failure {
+            cause: cause.into(),
+            fault,
+            code: None,
+        }
+    }
+
+    /// An earlier statement of the transaction has failed, which says why.
+    pub fn is_echo(&self) -> bool {
+        self.code == Some(SqlState::IN_FAILED_SQL_TRANSACTION)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.as_db_error() {
+            Some(said) => Failure {
+                cause: explain(said),
+                fault: fault_of(said.code()),
+                code: Some(said.code().clone()),
+            },
+            None => Failure::new(causes(&error), fault_without_code(&error)),
+        }
+    }
+}
+
+/// An error with all that led to it.
+fn causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The server was not reached, or has not answered.
+fn fault_without_code(error: &Error) -> Fault {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.downcast_ref::<io::Error>().is_some() {
+            return Fault::OUTSIDE;
+        }
+        source = cause.source();
+    }
+    // The kinds of errors have no other names.
+    let text = error.to_string();
+    let lasting = [
+        "error performing TLS handshake",
+        "authentication error",
+        "invalid configuration",
+    ];
+    match lasting.iter().any(|kind| text.starts_with(kind)) {
+        true => Fault::OUTSIDE_LASTING,
+        false => Fault::OUTSIDE,
+    }
+}
+
+/// What the server says, with the row or statement that it is about, and what to do.
+fn explain(said: &DbError) -> String {
+    let mut text = said.message().to_owned();
+    let context = said.where_().and_then(|context| context.lines().next());
+    for more in [said.detail(), context, said.hint()].into_iter().flatten() {
+        text.push_str("; ");
+        text.push_str(more.trim_end_matches('.'));
+    }
+    text.push_str(&format!(" (SQLSTATE {})", said.code().code()));
+    text.push_str(match *said.code() {
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "; correct `user` or the password in `properties`, or allow this user in the server's \
+             pg_hba.conf"
+        }
+        SqlState::INVALID_CATALOG_NAME => "; create the database, or correct `database`",
+        SqlState::UNDEFINED_TABLE => {
+            "; create the table, as `sluicebox check --ddl` prints it, or correct `table`"
+        }
+        SqlState::DISK_FULL => "; make room where the server keeps its data",
+        SqlState::TOO_MANY_CONNECTIONS => "; raise the server's `max_connections`, or end others",
+        _ => "",
+    });
+    text
+}
+
+/// Who is to blame, by the classes of SQLSTATE, and whether it can pass.
+fn fault_of(code: &SqlState) -> Fault {
+    match code.code() {
+        // Another transaction was in the way, or another server takes writes now.
+        "25006" | "25P02" | "25P03" | "25P04" => Fault::OUTSIDE,
+        code => match code.get(..2).unwrap_or_default() {
+            // Of a value, of a constraint that it breaks, of a limit that it exceeds.
+            "21" | "22" | "23" | "44" | "54" => Fault::ROW,
+            // Of what a trigger or a function of the user's raises.
+            "P0" | "38" | "39" => Fault::ROW,
+            // Lost connections, deadlocks, full disks, shutdowns, errors of the disk.
+            "08" | "40" | "53" | "55" | "57" | "58" | "XX" => Fault::OUTSIDE,
+            // Wrong names, privileges, passwords, versions.
+            _ => Fault::OUTSIDE_LASTING,
+        },
+    }
+}
+
+/// A name as SQL quotes it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,959 @@
+//! Tests the PostgreSQL sink with a real server and a real host.
+//!
+//! `SLUICEBOX_KILLS` is how often the host is killed, `SLUICEBOX_SERVER_KILLS` how often the
+//! server is, and `SLUICEBOX_SEED` repeats random choices, though not exact times.
+
+/// Tests that may be ignored.
+#[macro_use]
+#[path = "common/harness.rs"]
+mod harness;
+/// Plugins, built once.
+#[expect(dead_code, reason = "no plugin is needed here")]
+mod common;
+/// Runs a pipeline as a test.
+#[expect(dead_code, reason = "most pipelines are run by a real host")]
+#[path = "common/pipeline.rs"]
+mod pipeline;
+/// A real server.
+#[path = "common/postgres.rs"]
+mod postgres;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use expect_test::{Expect, expect};
+use fastrand::Rng;
+use sluicebox::checkpoint::crash::PLACES;
+use sluicebox::checkpoint::manifest::Manifest;
+use sluicebox::checkpoint::transaction::Participant;
+use sluicebox::plan::NodeKind;
+use sluicebox::run::commit_context;
+use sluicebox::stop::Stop;
+
+use harness::Outcome;
+use postgres::{Server, server};
+
+tests![
+    every_type_comes_back,
+    columns_of_other_types_take_what_they_can_read,
+    rows_replace_each_other_by_their_key,
+    results_that_are_gone_delete_their_rows,
+    rows_are_seen_when_their_checkpoint_is_committed,
+    rows_come_without_checkpoints,
+    a_table_that_does_not_fit_is_told_at_the_start,
+    a_server_that_refuses_says_why,
+    one_wrong_row_ends_the_run_with_its_text,
+    a_connection_with_tls_is_verified,
+    a_run_that_was_replaced_writes_nothing,
+    a_server_that_comes_back_is_written_on,
+    a_lock_that_another_run_left_is_taken_away,
+    nothing_is_lost_or_doubled_by_kills,
+];
+
+/// The longest run that is not killed.
+const RUN_MAX: Duration = Duration::from_secs(300);
+
+/// A folder with a pipeline that reads `in.jsonl`.
+struct Case<'a> {
+    server: &'a Server,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Case<'a> {
+    /// A pipeline with this head, whose source has these fields, and this sink.
+    fn new(server: &'a Server, name: &str, head: &str, fields: &str, sink: &str) -> Self {
+        let case = Case {
+            server,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        };
+        let text = format!(
+            r#"
+name = "{name}"
+{head}
+[sources.in]
+type = "file"
+path = "in.jsonl"
+{fields}
+[sinks.out]
+type = "postgres"
+server = "{}"
+database = "shop"
+user = "shop"
+{sink}
+"#,
+            server.address
+        );
+        let has_properties = sink.contains("properties");
+        let password = "properties = { password = { env = \"SHOP_PASSWORD\" } }\n";
+        let text = if has_properties {
+            text
+        } else {
+            text + password
+        };
+        std::fs::write(case.pipeline(), text).expect("it is writable");
+        case
+    }
+
+    fn pipeline(&self) -> PathBuf {
+        self.folder.path().join("pipeline.toml")
+    }
+
+    fn input(&self, rows: &str) -> &Self {
+        std::fs::write(self.folder.path().join("in.jsonl"), rows).expect("it is writable");
+        self
+    }
+
+    /// What the host says, and whether it went well.
+    fn run(&self, arguments: &[&str]) -> (bool, String) {
+        let output = host()
+            .args(arguments)
+            .arg(self.pipeline())
+            .output()
+            .expect("the host runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        (output.status.success(), format!("{printed}{said}"))
+    }
+
+    fn succeed(&self) {
+        let (is_good, said) = self.run(&["run", "--quiet"]);
+        assert!(is_good, "{said}");
+    }
+
+    /// The message of a run that fails.
+    fn fail(&self) -> String {
+        let (is_good, said) = self.run(&["run", "--quiet"]);
+        assert!(!is_good, "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        said.replace(&self.server.address, "SERVER")
+            .replace(&folder, "FOLDER")
+    }
+
+    /// Makes the tables that `sluicebox check --ddl` prints.
+    fn create(&self) -> String {
+        let (is_good, ddl) = self.run(&["check", "--ddl"]);
+        assert!(is_good, "{ddl}");
+        self.server.sql(&ddl);
+        ddl
+    }
+}
+
+fn host() -> Command {
+    let built = env!("CARGO_BIN_EXE_sluicebox");
+    let mut command = Command::new(std::env::var("SLUICEBOX_HOST").unwrap_or(built.to_owned()));
+    command
+        .env("SHOP_PASSWORD", "s3cret")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+const TYPES: &str = r#"fields = { id = "int64", b = "bool?", i8 = "int8?", i16 = "int16?", i32 = "int32?", u8 = "uint8?", u16 = "uint16?", u32 = "uint32?", u64 = "uint64?", f32 = "float32?", f64 = "float64?", d = "decimal(38,10)?", s = "utf8?", y = "bytes?", t = "timestamp?", k = "one|two?", l = "list<int64?>?", ls = "list<utf8?>?", lt = "list<timestamp>?", ll = "list<list<int64>>?", "r?" = { a = "utf8", n = "list<float64>?" }, "lr?" = [{ a = "int64" }] }"#;
+
+/// One row without anything, and ones with the extremes of each type.
+const VALUES: &str = r#"{"id":1}
+{"id":2,"b":true,"i8":-128,"i16":-32768,"i32":-2147483648,"u8":0,"u16":0,"u32":0,"u64":0,"f32":-3.4028235e38,"f64":-1.7976931348623157e308,"d":-9999999999999999999999999999.9999999999,"s":"","y":"","t":-62135596800000,"k":"one","l":[],"ls":[],"lt":[],"r":{"a":"","n":[]},"lr":[],"ll":[]}
+{"id":9223372036854775807,"b":false,"i8":127,"i16":32767,"i32":2147483647,"u8":255,"u16":65535,"u32":4294967295,"u64":18446744073709551615,"f32":3.4028235e38,"f64":5e-324,"d":9999999999999999999999999999.9999999999,"s":"tab\tline\nreturn\r\\N \\. 'quote' \"double\" ünïcödé 🦀","y":"AAH/Cg==","t":253402300799999,"k":"two","l":[1,null,-9223372036854775808],"ls":["a,b","","{\"x\"}","NULL",null,"tab\t\\"],"lt":["2024-02-29T23:59:59.999Z"],"r":{"a":"\\ \" \n 🦀","n":[1.5]},"lr":[{"a":1}],"ll":[[1],[],[2,3]]}
+{"id":-9223372036854775808,"f32":"NaN","f64":"NaN"}
+{"id":5,"f32":"Infinity","f64":"-Infinity"}
+"#;
+
+fn every_type_comes_back() -> Outcome {
+    let server = server()?;
+    let sink = "input = \"in\"\ntable = \"types\"";
+    let case = Case::new(server, "types", "", TYPES, sink);
+    let ddl = case.input(VALUES).create();
+    expect![[r#"
+        CREATE TABLE "types" (
+            "id" bigint NOT NULL,
+            "b" boolean,
+            "i8" smallint,
+            "i16" smallint,
+            "i32" integer,
+            "u8" smallint,
+            "u16" integer,
+            "u32" bigint,
+            "u64" numeric(20,0),
+            "f32" real,
+            "f64" double precision,
+            "d" numeric(38,10),
+            "s" text,
+            "y" bytea,
+            "t" timestamptz,
+            "k" text,
+            "l" bigint[],
+            "ls" text[],
+            "lt" timestamptz[],
+            "ll" jsonb,
+            "r" jsonb,
+            "lr" jsonb
+        );
+    "#]]
+    .assert_eq(&ddl);
+    case.succeed();
+    let rows = server.sql("SELECT row_to_json(types) FROM types ORDER BY id");
+    expect![[r#"
+        {"id":-9223372036854775808,"b":null,"i8":null,"i16":null,"i32":null,"u8":null,"u16":null,"u32":null,"u64":null,"f32":"NaN","f64":"NaN","d":null,"s":null,"y":null,"t":null,"k":null,"l":null,"ls":null,"lt":null,"ll":null,"r":null,"lr":null}
+        {"id":1,"b":null,"i8":null,"i16":null,"i32":null,"u8":null,"u16":null,"u32":null,"u64":null,"f32":null,"f64":null,"d":null,"s":null,"y":null,"t":null,"k":null,"l":null,"ls":null,"lt":null,"ll":null,"r":null,"lr":null}
+        {"id":2,"b":true,"i8":-128,"i16":-32768,"i32":-2147483648,"u8":0,"u16":0,"u32":0,"u64":0,"f32":-3.4028235e+38,"f64":-1.7976931348623157e+308,"d":-9999999999999999999999999999.9999999999,"s":"","y":"\\x","t":"0001-01-01T00:00:00+00:00","k":"one","l":[],"ls":[],"lt":[],"ll":[],"r":{"a": "", "n": []},"lr":[]}
+        {"id":5,"b":null,"i8":null,"i16":null,"i32":null,"u8":null,"u16":null,"u32":null,"u64":null,"f32":"Infinity","f64":"-Infinity","d":null,"s":null,"y":null,"t":null,"k":null,"l":null,"ls":null,"lt":null,"ll":null,"r":null,"lr":null}
+        {"id":9223372036854775807,"b":false,"i8":127,"i16":32767,"i32":2147483647,"u8":255,"u16":65535,"u32":4294967295,"u64":18446744073709551615,"f32":3.4028235e+38,"f64":5e-324,"d":9999999999999999999999999999.9999999999,"s":"tab\tline\nreturn\r\\N \\. 'quote' \"double\" ünïcödé 🦀","y":"\\x0001ff0a","t":"9999-12-31T23:59:59.999+00:00","k":"two","l":[1,null,-9223372036854775808],"ls":["a,b","","{\"x\"}","NULL",null,"tab\t\\"],"lt":["2024-02-29T23:59:59.999+00:00"],"ll":[[1], [], [2, 3]],"r":{"a": "\\ \" \n 🦀", "n": [1.5]},"lr":[{"a": 1}]}"#]].assert_eq(&rows);
+    // By a key, rows go another way.
+    let sink = "input = \"in\"\ntable = \"keyed_types\"\nkey = \"id\"";
+    let case = Case::new(server, "keyed-types", "", TYPES, sink);
+    case.input(VALUES).create();
+    case.succeed();
+    let keyed = server.sql("SELECT row_to_json(keyed_types) FROM keyed_types ORDER BY id");
+    assert_eq!(keyed, rows);
+    Ok(())
+}
+
+fn columns_of_other_types_take_what_they_can_read() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE TYPE mood AS ENUM ('good', 'bad'); \
+         CREATE DOMAIN cents AS numeric(12,0) CHECK (VALUE >= 0); \
+         CREATE TABLE other (number numeric, \"Id\" uuid, mood mood, day date, cents cents, \
+            local timestamp, note varchar(10), made timestamptz DEFAULT now(), tags jsonb)",
+    );
+    let fields = r#"fields = { n = "int64", id = "utf8", mood = "utf8", day = "utf8", cents = "int32", local = "timestamp", note = "utf8?", tags = "list<utf8>" }"#;
+    let sink = "input = \"in\"\ntable = \"public.other\"\n\
+                names = { n = \"number\", id = \"Id\" }";
+    let case = Case::new(server, "other", "", fields, sink);
+    case.input(
+        "{\"n\":12,\"id\":\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\",\"mood\":\"bad\",\
+         \"day\":\"2024-02-29\",\"cents\":5,\"local\":1000,\"note\":\"ünïcödé🦀\",\"tags\":[\"a\"]}\n",
+    );
+    case.succeed();
+    let row =
+        "SELECT number, \"Id\", mood, day, cents, local, note, made IS NOT NULL, tags FROM other";
+    expect![[r#"12|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|bad|2024-02-29|5|1970-01-01 00:00:01|ünïcödé🦀|t|["a"]"#]].assert_eq(&server.sql(row));
+    Ok(())
+}
+
+const ID_NAME: &str = "fields = { id = \"int64\", name = \"utf8?\" }";
+
+const STATE: &str = r#"batch_rows = 100
+[state]
+path = "state"
+[checkpoints]
+interval = "50ms"
+"#;
+
+fn rows_replace_each_other_by_their_key() -> Outcome {
+    let server = server()?;
+    server.sql("CREATE TABLE latest (id bigint PRIMARY KEY, name text, other int DEFAULT 7)");
+    server.sql("INSERT INTO latest VALUES (1, 'before', 1), (9, 'stays', 9)");
+    let sink = "input = \"in\"\ntable = \"latest\"\nkey = [\"id\"]";
+    let mut rows = String::new();
+    for number in 0..30_000 {
+        let _ = writeln!(rows, "{{\"id\":{},\"name\":\"n{number}\"}}", number % 3);
+    }
+    let at_least = format!("{STATE}delivery = \"at_least_once\"\n");
+    for (name, head) in [
+        ("latest", ""),
+        ("latest-exactly", STATE),
+        ("latest-at-least", &at_least),
+    ] {
+        server.sql("UPDATE latest SET name = 'before'");
+        Case::new(server, name, head, ID_NAME, sink)
+            .input(&rows)
+            .succeed();
+        let found = server.sql("SELECT * FROM latest ORDER BY id");
+        assert_eq!(found, "0|n29997|7\n1|n29998|1\n2|n29999|7\n9|before|9");
+    }
+    // Where there is nothing but the key, a row that is there stays.
+    server.sql("CREATE TABLE seen (id bigint PRIMARY KEY)");
+    let sink = "input = \"in\"\ntable = \"seen\"\nkey = \"id\"";
+    let fields = "fields = { id = \"int64\" }";
+    Case::new(server, "seen", "", fields, sink)
+        .input(&rows)
+        .succeed();
+    assert_eq!(server.sql("SELECT count(*) FROM seen"), "3");
+    Ok(())
+}
+
+fn results_that_are_gone_delete_their_rows() -> Outcome {
+    let server = server()?;
+    let sink = r#"
+input = "by_name.changes"
+table = "sessions"
+key = ["name", "window_start"]
+deletes = true
+[operators.by_name]
+input = "in"
+key = "name"
+window = { session = "10s" }
+allowed_lateness = "1h"
+aggregate = { n = "count()" }
+"#;
+    let (operator, sink) = (
+        sink.split_once("[operators").expect("an operator").1,
+        sink.split_once("[operators").expect("an operator").0,
+    );
+    let head = format!("{STATE}[operators{operator}");
+    let fields = "fields = { name = \"utf8\", ts = \"timestamp\" }\nevent_time = \"ts\"\n\
+                  watermark = { out_of_orderness = \"0s\" }";
+    let case = Case::new(server, "sessions", &head, fields, sink);
+    // Two sessions, which a late row joins.
+    let at =
+        |name: &str, seconds: i64| format!("{{\"name\":\"{name}\",\"ts\":{}}}\n", seconds * 1000);
+    let mut rows = at("a", 0) + &at("a", 12) + &at("b", 0) + &at("b", 100);
+    for second in 0..2_000 {
+        rows += &at("other", 200 + second);
+    }
+    rows += &at("a", 6);
+    case.input(&rows).create();
+    case.succeed();
+    let found = server.sql(
+        "SELECT name, extract(epoch FROM window_start), n FROM sessions \
+                            WHERE name <> 'other' ORDER BY 1, 2",
+    );
+    assert_eq!(found, "a|0.000000|3\nb|0.000000|1\nb|100.000000|1");
+    Ok(())
+}
+
+/// A host that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until something is true.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
+    let server = server()?;
+    server.sql("CREATE TABLE committed (id bigint, name text)");
+    let sink = "input = \"in\"\ntable = \"committed\"";
+    let head = STATE.replace("50ms", "3s");
+    let fields = "fields = { id = \"int64\", name = \"utf8?\" }";
+    let case = Case::new(server, "committed", &head, fields, sink);
+    // A source that does not end: a named pipe.
+    let pipe = case.folder.path().join("in.jsonl");
+    let made = Command::new("mkfifo")
+        .arg(&pipe)
+        .status()
+        .expect("mkfifo runs");
+    assert!(made.success());
+    let mut host = host()
+        .args(["run", "--quiet"])
+        .arg(case.pipeline())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the host starts");
+    let mut writer = File::options().write(true).open(&pipe).expect("a reader");
+    let checkpoint = || {
+        server.sql(
+            "SELECT coalesce(max(checkpoint), 0) FROM sluicebox_checkpoints \
+             WHERE pipeline = 'committed'",
+        )
+    };
+    wait_until("the first checkpoint is committed", || {
+        server.sql("SELECT to_regclass('sluicebox_checkpoints') IS NOT NULL") == "t"
+            && checkpoint() != "0"
+    });
+    let before = checkpoint();
+    std::io::Write::write_all(&mut writer, b"{\"id\":1}\n{\"id\":2}\n").expect("it is read");
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(
+        checkpoint(),
+        before,
+        "the interval is too short for this test"
+    );
+    assert_eq!(server.sql("SELECT count(*) FROM committed"), "0");
+    wait_until("the next checkpoint is committed", || {
+        checkpoint() != before
+    });
+    assert_eq!(server.sql("SELECT count(*) FROM committed"), "2");
+    drop(writer);
+    let ended = wait(&mut host, RUN_MAX).expect("it ends");
+    assert!(ended.success());
+    Ok(())
+}
+
+fn rows_come_without_checkpoints() -> Outcome {
+    let server = server()?;
+    server.sql("CREATE TABLE at_once (id bigint, name text)");
+    let sink = "input = \"in\"\ntable = \"at_once\"";
+    let mut rows = String::new();
+    for id in 0..100_000 {
+        let _ = writeln!(rows, "{{\"id\":{id},\"name\":\"ü\\n\"}}");
+    }
+    let case = Case::new(server, "at-once", "", ID_NAME, sink);
+    case.input(&rows).succeed();
+    let counted = "SELECT count(*), count(DISTINCT id), sum(id) FROM at_once";
+    assert_eq!(server.sql(counted), "100000|100000|4999950000");
+    Ok(())
+}
+
+fn a_table_that_does_not_fit_is_told_at_the_start() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE TABLE misfit (\"ID\" bigint, name int, amount numeric(5,2), must int NOT NULL, \
+            also int GENERATED ALWAYS AS (must + 1) STORED, tags int[]); \
+         CREATE VIEW seen_only AS SELECT 1 AS id",
+    );
+    let fields = r#"fields = { id = "int64", name = "utf8", amount = "decimal(10,2)", also = "int32", tags = "list<utf8>" }"#;
+    let fails = |name: &str, sink: &str, fields: &str, expected: Expect| {
+        let case = Case::new(server, name, "", fields, sink);
+        case.input("{\"id\":1}\n");
+        expected.assert_eq(&case.fail());
+    };
+    fails(
+        "misfit",
+        "input = \"in\"\ntable = \"misfit\"\nkey = \"id\"",
+        fields,
+        expect![[r#"
+            error: sink `out`: cannot write to table `misfit` of database `shop` on SERVER: it has no column `id` for the field `id` (int64): ALTER TABLE "misfit" ADD COLUMN "id" bigint, or name another column in `names`; its column `name` is integer, which does not hold all values of the field `name` (utf8): use text, or another type of the field; its column `amount` is numeric(5,2), which does not hold all values of the field `amount` (decimal(10,2)): use numeric(10,2), or another type of the field; its column `also` is generated always, and the field `also` cannot go there; its column `tags` is integer[], which does not hold all values of the field `tags` (list<utf8>): use text[], or another type of the field; its column `must` is NOT NULL without a default, and no field goes there: add one, or ALTER TABLE "misfit" ALTER COLUMN "must" DROP NOT NULL; it has no unique index on the key (id): ALTER TABLE "misfit" ADD UNIQUE ("id")
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+    );
+    fails(
+        "absent",
+        "input = \"in\"\ntable = \"Misfit\"",
+        fields,
+        expect![[r#"
+            error: sink `out`: cannot write to table `Misfit` of database `shop` on SERVER: there is no such table; create it, as `sluicebox check --ddl` prints it, or correct `table`, where capital letters count
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+    );
+    fails(
+        "view",
+        "input = \"in\"\ntable = \"seen_only\"",
+        "fields = { id = \"int64\" }",
+        expect![[r#"
+            error: sink `out`: cannot write to table `seen_only` of database `shop` on SERVER: seen_only is no table but a view or the like
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+    );
+    server.sql_as(
+        "postgres",
+        "CREATE TABLE foreign_one (id bigint); GRANT SELECT ON foreign_one TO shop",
+    );
+    fails(
+        "denied",
+        "input = \"in\"\ntable = \"foreign_one\"",
+        "fields = { id = \"int64\" }",
+        expect![[r#"
+            error: sink `out`: cannot write to table `foreign_one` of database `shop` on SERVER: its user may not INSERT: GRANT INSERT ON "foreign_one" TO … allows it
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+    );
+    Ok(())
+}
+
+fn a_server_that_refuses_says_why() -> Outcome {
+    let server = server()?;
+    let fails = |name: &str, from: &str, to: &str, head: &str, expected: Expect| {
+        let sink = "input = \"in\"\ntable = \"nothing\"\n\
+                    properties = { password = { env = \"SHOP_PASSWORD\" } }";
+        let case = Case::new(server, name, head, ID_NAME, sink);
+        let text = std::fs::read_to_string(case.pipeline()).expect("it is there");
+        assert!(text.contains(from), "{from}");
+        std::fs::write(case.pipeline(), text.replace(from, to)).expect("it is writable");
+        case.input("");
+        expected.assert_eq(&case.fail());
+    };
+    let secret = "{ env = \"SHOP_PASSWORD\" }";
+    fails(
+        "password",
+        secret,
+        "\"wrong\"",
+        "",
+        expect![[r#"
+        error: sink `out`: cannot write to table `nothing` of database `shop` on SERVER: password authentication failed for user "shop" (SQLSTATE 28P01); correct `user` or the password in `properties`, or allow this user in the server's pg_hba.conf
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]],
+    );
+    fails(
+        "exactly-password",
+        secret,
+        "\"wrong\"",
+        STATE,
+        expect![[r#"
+            error: pipeline `exactly-password`: cannot connect to database `shop` on SERVER: password authentication failed for user "shop" (SQLSTATE 28P01); correct `user` or the password in `properties`, or allow this user in the server's pg_hba.conf
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+    );
+    fails(
+        "database",
+        "database = \"shop\"",
+        "database = \"chop\"",
+        "",
+        expect![[r#"
+            error: sink `out`: cannot write to table `nothing` of database `chop` on SERVER: database "chop" does not exist (SQLSTATE 3D000); create the database, or correct `database`
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+    );
+    fails(
+        "no-password",
+        "password = { env",
+        "options = { env",
+        "",
+        expect![[r#"
+            error: sink `out`: cannot write to table `nothing` of database `shop` on SERVER: invalid configuration: password missing
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+    );
+    // Nobody is there: that may pass, and is tried again, unless the pipeline says not to.
+    fails(
+        "nobody",
+        &format!("server = \"{}\"", server.address),
+        "server = \"127.0.0.1:1\"",
+        &format!("{STATE}[restart]\nstrategy = \"never\""),
+        expect![[r#"
+            error: pipeline `nobody`: cannot connect to database `shop` on 127.0.0.1:1: error connecting to server: Connection refused (os error 111)
+              the cause lies outside the host and may pass: start the pipeline again when it has
+        "#]],
+    );
+    Ok(())
+}
+
+fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE TABLE strict (id bigint PRIMARY KEY, name varchar(5) CHECK (name <> 'no'), \
+            ts timestamptz)",
+    );
+    let fields = r#"fields = { id = "int64?", name = "utf8?", ts = "timestamp?" }"#;
+    let restart = "[restart]\nstrategy = \"fixed\"\ndelay = \"10ms\"\nfailures = 100\n";
+    let fails = |name: &str, more: &str, row: &str, expected: Expect| {
+        server.sql("DELETE FROM strict");
+        let sink = format!("input = \"in\"\ntable = \"strict\"\n{more}");
+        let head = format!("{STATE}{restart}");
+        let case = Case::new(server, name, &head, fields, &sink);
+        case.input(&format!("{{\"id\":1,\"name\":\"good\"}}\n{row}\n"));
+        let said = case.fail();
+        // The time at the beginning of a line of the log.
+        let lines = said
+            .lines()
+            .filter(|line| !line.contains(" WARN "))
+            .map(|line| line.split_once(" ERROR ").map_or(line, |(_, rest)| rest));
+        expected.assert_eq(&(Vec::from_iter(lines).join("\n") + "\n"));
+    };
+    fails(
+        "zero",
+        "",
+        r#"{"id":2,"name":"a\u0000b"}"#,
+        expect![[r#"
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `name` has the character U+0000, which no text there can have; the row is {"id":2,"name":"a\u0000b","ts":null}; a `filter` before the sink can leave such rows out
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
+    );
+    fails(
+        "time",
+        "",
+        r#"{"id":2,"ts":9224318016000000}"#,
+        expect![[r#"
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `ts` is a time that PostgreSQL does not have (9224318016000000 ms since 1970): its years go from 4714 BC to 294276; the row is {"id":2,"name":null,"ts":9224318016000000}; a `filter` before the sink can leave such rows out
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
+    );
+    fails(
+        "long",
+        "",
+        r#"{"id":2,"name":"too long"}"#,
+        expect![[r#"
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: value too long for type character varying(5); COPY strict, line 2, column name: "too long" (SQLSTATE 22001); a `filter` before the sink can leave such rows out
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
+    );
+    fails(
+        "check",
+        "key = \"id\"",
+        r#"{"id":2,"name":"no"}"#,
+        expect![[r#"
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: new row for relation "strict" violates check constraint "strict_name_check"; Failing row contains (2, no, null) (SQLSTATE 23514); a `filter` before the sink can leave such rows out
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
+    );
+    fails(
+        "twice",
+        "",
+        r#"{"id":1,"name":"again"}"#,
+        expect![[r#"
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: duplicate key value violates unique constraint "strict_pkey"; Key (id)=(1) already exists; COPY strict, line 2 (SQLSTATE 23505); a `filter` before the sink can leave such rows out
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
+    );
+    fails(
+        "null",
+        "key = \"id\"",
+        r#"{"name":"x"}"#,
+        expect![[r#"
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `id` is null, and rows replace each other by it; the row is {"id":null,"name":"x","ts":null}; a `filter` before the sink can leave such rows out
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
+    );
+    assert_eq!(server.sql("SELECT count(*) FROM strict"), "0");
+    Ok(())
+}
+
+fn a_connection_with_tls_is_verified() -> Outcome {
+    let server = server()?;
+    server.sql("CREATE TABLE secure (id bigint, name text)");
+    let trusted = server.folder.join("trusted.pem");
+    let runs = |name: &str, properties: &str| {
+        let sink = format!(
+            "input = \"in\"\ntable = \"secure\"\n\
+             properties = {{ password = {{ env = \"SHOP_PASSWORD\" }}, {properties} }}"
+        );
+        let case = Case::new(server, name, "", ID_NAME, &sink);
+        case.input("{\"id\":1}\n");
+        case.run(&["run", "--quiet"])
+    };
+    let verified = format!(
+        "sslmode = \"verify-full\", sslrootcert = \"{}\"",
+        trusted.display()
+    );
+    let (is_good, said) = runs("verified", &verified);
+    assert!(is_good, "{said}");
+    let (is_good, said) = runs("required", "sslmode = \"require\"");
+    assert!(is_good, "{said}");
+    // Nobody vouches for this certificate.
+    let (is_good, said) = runs("unknown", "sslmode = \"verify-full\"");
+    assert!(!is_good && said.contains("certificate"), "{said}");
+    assert_eq!(server.sql("SELECT count(*) FROM secure"), "2");
+    Ok(())
+}
+
+/// The participant in the commits of a pipeline, as each of its runs has one.
+fn participant(case: &Case<'_>) -> Arc<dyn Participant> {
+    let text = std::fs::read_to_string(case.pipeline()).expect("it is there");
+    let text = text.replace("{ env = \"SHOP_PASSWORD\" }", "\"s3cret\"");
+    let plan = pipeline::plan_of(&text, case.folder.path());
+    let context = commit_context(&plan);
+    let mut sinks = plan.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Sink(sink) => sink.connector.participant(&context),
+        _ => None,
+    });
+    sinks.next_back().expect("it takes part")
+}
+
+fn manifest(id: u64) -> Manifest {
+    Manifest {
+        id,
+        ..Manifest::default()
+    }
+}
+
+fn a_run_that_was_replaced_writes_nothing() -> Outcome {
+    let server = server()?;
+    let sink = "input = \"in\"\ntable = \"nothing\"";
+    let case = Case::new(server, "replaced", STATE, ID_NAME, sink);
+    case.input("");
+    let (older, newer) = (participant(&case), participant(&case));
+    let stop = Stop::default();
+    assert_eq!(older.fence(&stop).expect("it fences"), None);
+    older.begin().expect("it begins");
+    older.commit(&manifest(1)).expect("it commits");
+    older.begin().expect("it begins");
+    // The older one has a transaction open, which the newer one ends.
+    assert_eq!(newer.fence(&stop).expect("it fences"), Some(1));
+    newer.begin().expect("it begins");
+    assert!(older.commit(&manifest(2)).is_err());
+    newer.commit(&manifest(2)).expect("it commits");
+    // One that had none open when it was fenced is told.
+    let last = participant(&case);
+    assert_eq!(last.fence(&stop).expect("it fences"), Some(2));
+    let told = newer.begin().expect_err("it is fenced");
+    assert!(told.to_string().contains("has taken over"), "{told}");
+    assert!(!told.fault.can_pass);
+    // So is one that began before the others' fence and was not ended.
+    let (slow, quick) = (participant(&case), participant(&case));
+    slow.fence(&stop).expect("it fences");
+    slow.begin().expect("it begins");
+    server.sql("UPDATE sluicebox_checkpoints SET epoch = epoch + 1 WHERE pipeline = 'replaced'");
+    let told = slow.commit(&manifest(9)).expect_err("it is fenced");
+    assert!(told.to_string().contains("has taken over"), "{told}");
+    drop(slow);
+    assert_eq!(quick.fence(&stop).expect("it fences"), Some(2));
+    Ok(())
+}
+
+fn a_lock_that_another_run_left_is_taken_away() -> Outcome {
+    let server = server()?;
+    server.sql("CREATE TABLE held (id bigint PRIMARY KEY, name text)");
+    let sink = "input = \"in\"\ntable = \"held\"\nkey = \"id\"";
+    let head = STATE.replace("50ms", "1h");
+    let case = Case::new(server, "held", &head, ID_NAME, sink);
+    let pipe = case.folder.path().join("in.jsonl");
+    let made = Command::new("mkfifo")
+        .arg(&pipe)
+        .status()
+        .expect("mkfifo runs");
+    assert!(made.success());
+    // A host that has written a row, which is not committed, and is frozen.
+    let frozen = host()
+        .args(["run", "--quiet"])
+        .arg(case.pipeline())
+        .stderr(Stdio::null())
+        .spawn();
+    let frozen = Killed(frozen.expect("the host starts"));
+    let mut writer = File::options().write(true).open(&pipe).expect("a reader");
+    let mut rows = String::new();
+    for id in 0..200_000 {
+        let _ = writeln!(rows, "{{\"id\":{id},\"name\":\"of the frozen one\"}}");
+    }
+    std::io::Write::write_all(&mut writer, rows.as_bytes()).expect("it is read");
+    let writes = "SELECT count(*) > 0 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
+                  WHERE c.relname = 'held' AND l.mode = 'RowExclusiveLock'";
+    wait_until("its rows are locked", || server.sql(writes) == "t");
+    let stopped = Command::new("kill")
+        .args(["-STOP", &frozen.0.id().to_string()])
+        .status();
+    assert!(stopped.expect("kill runs").success());
+    // Another host with the same pipeline, elsewhere, which knows of no checkpoint.
+    let other = Case::new(server, "held", STATE, ID_NAME, sink);
+    other.input("{\"id\":5,\"name\":\"of the other one\"}\n");
+    let (is_good, said) = other.run(&["run", "--quiet", "--fresh"]);
+    assert!(is_good, "{said}");
+    drop(frozen);
+    assert_eq!(server.sql("SELECT * FROM held"), "5|of the other one");
+    Ok(())
+}
+
+fn a_server_that_comes_back_is_written_on() -> Outcome {
+    // One that may be killed.
+    server()?;
+    let server = Server::start().expect("a server of its own");
+    server.sql("CREATE TABLE back (id bigint, name text)");
+    let sink = "input = \"in\"\ntable = \"back\"";
+    let head =
+        format!("{STATE}[restart]\nstrategy = \"fixed\"\ndelay = \"100ms\"\nfailures = 1000\n");
+    let case = Case::new(&server, "back", &head, ID_NAME, sink);
+    let mut rows = String::new();
+    for id in 0..300_000 {
+        let _ = writeln!(
+            rows,
+            "{{\"id\":{id},\"name\":\"some text to make it longer\"}}"
+        );
+    }
+    case.input(&rows);
+    let log = case.folder.path().join("log");
+    let mut host = start(&case.pipeline(), &log, None);
+    for _ in 0..3 {
+        let ended = wait(&mut host, Duration::from_millis(400));
+        assert!(ended.is_none_or(|ended| ended.success()), "{}", tail(&log));
+        server.kill();
+        std::thread::sleep(Duration::from_millis(300));
+        server.again();
+    }
+    let ended = wait(&mut host, RUN_MAX).expect("it ends");
+    assert!(ended.success(), "{}", tail(&log));
+    let counted = "SELECT count(*), count(DISTINCT id), sum(id) FROM back";
+    assert_eq!(server.sql(counted), "300000|300000|44999850000");
+    Ok(())
+}
+
+/// How often the host is killed where nobody says: at each named place, and at a few moments.
+const KILLS: usize = PLACES.len() + 4;
+/// How often the server is.
+const SERVER_KILLS: usize = 3;
+
+const ROWS: i64 = 150_000;
+const KEYS: i64 = 500;
+
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    /// The host, at this time after the start.
+    After(Duration),
+    /// The host, when it reaches this place for the nth time.
+    At(&'static str, u32),
+    /// The server, at this time after the start, for so long.
+    Server(Duration, Duration),
+}
+
+fn nothing_is_lost_or_doubled_by_kills() -> Outcome {
+    server()?;
+    let server = Server::start().expect("a server of its own");
+    let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
+    let servers = number("SLUICEBOX_SERVER_KILLS").map_or(SERVER_KILLS, |kills| kills as usize);
+    let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{kills} kills, {servers} of the server, SLUICEBOX_SEED={seed}");
+    let mut random = Rng::with_seed(seed);
+    let mut planned: Vec<Kill> = (0..kills).map(|number| draw(number, &mut random)).collect();
+    for number in 0..servers {
+        let moment = Duration::from_millis(random.u64(100..1_500));
+        let gone = Duration::from_millis(random.u64(0..700));
+        let at = (number * planned.len().max(1) / servers).min(planned.len());
+        planned.insert(at, Kill::Server(moment, gone));
+    }
+    let mut planned = planned.into_iter();
+    let mut done = 0;
+    for round in 0.. {
+        if planned.len() == 0 {
+            break;
+        }
+        done += killed_round(&server, round, &mut planned);
+        eprintln!("round {round}: {done} kills, nothing lost, nothing doubled");
+    }
+    Ok(())
+}
+
+/// Every place comes first, then moments.
+fn draw(number: usize, random: &mut Rng) -> Kill {
+    let moment = |random: &mut Rng| Duration::from_millis(random.u64(20..2_500));
+    match PLACES.get(number) {
+        Some((place, _)) => Kill::At(place, random.u32(1..6)),
+        None if random.u32(0..3) == 0 => {
+            Kill::At(PLACES[random.usize(0..PLACES.len())].0, random.u32(1..20))
+        }
+        None => Kill::After(moment(random)),
+    }
+}
+
+/// Runs one pipeline with kills until it ends by itself, and counts its rows.
+fn killed_round(
+    server: &Server,
+    round: usize,
+    planned: &mut impl ExactSizeIterator<Item = Kill>,
+) -> usize {
+    let sink = format!(
+        r#"
+input = "in"
+table = "kept_{round}"
+properties = {{ password = {{ env = "SHOP_PASSWORD" }} }}
+[sinks.totals]
+type = "postgres"
+server = "{address}"
+database = "shop"
+user = "shop"
+input = "by_key"
+table = "totals_{round}"
+key = "key"
+properties = {{ password = {{ env = "SHOP_PASSWORD" }} }}
+[operators.by_key]
+input = "in"
+key = "key"
+window = "running"
+aggregate = {{ n = "count()", total = "sum(id)" }}
+"#,
+        address = server.address
+    );
+    let head = "parallelism = 2\nbatch_rows = 500\n[state]\npath = \"state\"\n[checkpoints]\n\
+                interval = \"50ms\"\n[restart]\nstrategy = \"fixed\"\ndelay = \"100ms\"\n\
+                failures = 1000\n";
+    let fields = "fields = { id = \"int64\", key = \"int64\" }";
+    let case = Case::new(server, &format!("kill-{round}"), head, fields, &sink);
+    let mut rows = String::new();
+    for id in 0..ROWS {
+        let _ = writeln!(rows, "{{\"id\":{id},\"key\":{}}}", id % KEYS);
+    }
+    case.input(&rows).create();
+    let log = case.folder.path().join("log");
+    let mut done = 0;
+    let ended = loop {
+        let kill = planned.next();
+        let crash_at = match kill {
+            Some(Kill::At(place, times)) => Some(format!("{place}:{times}")),
+            _ => None,
+        };
+        let mut host = start(&case.pipeline(), &log, crash_at);
+        let ended = match kill {
+            None => wait(&mut host, RUN_MAX),
+            Some(Kill::After(time)) => wait(&mut host, time),
+            Some(Kill::At(..)) => wait(&mut host, Duration::from_secs(60)),
+            Some(Kill::Server(before, gone)) => {
+                let ended = wait(&mut host, before);
+                server.kill();
+                std::thread::sleep(gone);
+                server.again();
+                ended.or_else(|| wait(&mut host, RUN_MAX))
+            }
+        };
+        let _ = host.kill();
+        host.wait().expect("it is our child");
+        match (kill, ended) {
+            (kill, Some(ended)) if ended.success() => {
+                done += usize::from(matches!(kill, Some(Kill::Server(..))));
+                break ended;
+            }
+            (Some(Kill::Server(..)) | None, ended) => {
+                panic!("it fails: {kill:?}: {ended:?}\n{}", tail(&log));
+            }
+            (Some(kill), Some(ended)) if ended.code().is_some() => {
+                panic!("it fails: {kill:?}: {ended}\n{}", tail(&log));
+            }
+            (Some(kill), _) => {
+                done += 1;
+                eprintln!("{kill:?}");
+            }
+        }
+    };
+    assert!(ended.success());
+    let kept = format!("SELECT count(*), count(DISTINCT id), sum(id) FROM kept_{round}");
+    let sum = ROWS * (ROWS - 1) / 2;
+    assert_eq!(
+        server.sql(&kept),
+        format!("{ROWS}|{ROWS}|{sum}"),
+        "{}",
+        tail(&log)
+    );
+    let totals = format!("SELECT count(*), min(n), max(n), sum(total) FROM totals_{round}");
+    let each = ROWS / KEYS;
+    assert_eq!(
+        server.sql(&totals),
+        format!("{KEYS}|{each}|{each}|{sum}"),
+        "{}",
+        tail(&log)
+    );
+    done
+}
+
+fn start(pipeline: &Path, log: &Path, crash_at: Option<String>) -> Child {
+    let log = File::options().create(true).append(true).open(log);
+    let log = log.expect("it is writable");
+    let mut command = host();
+    command
+        .args(["run", "--quiet"])
+        .arg(pipeline)
+        .stdout(Stdio::null())
+        .stderr(log);
+    if let Some(place) = crash_at {
+        command.env("SLUICEBOX_CRASH_AT", place);
+    }
+    command.spawn().expect("the host starts")
+}
+
+fn wait(host: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let until = Instant::now() + time;
+    loop {
+        if let Some(ended) = host.try_wait().expect("it is our child") {
+            return Some(ended);
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} must be a number, and is {text:?}")))
+}
