@@ -137,7 +137,10 @@ impl Fault {
             (Blame::Plugin, false) => {
                 "the plugin would fail again: correct and build it, then start the pipeline again"
             }
-            (Blame::Config, _) => "starting again does not help: change the pipeline's file",
+            (Blame::Config, _) => {
+                "starting it again in the same way does not help: change the pipeline's file, or how \
+                 it is started, as the message says"
+            }
             (Blame::Outside, true) => {
                 "the cause lies outside the host and may pass: start the pipeline again when it has"
             }

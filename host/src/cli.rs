@@ -182,11 +182,17 @@ pub fn main() -> ExitCode {
     };
     descriptors::raise_limit();
     let live_lines = MultiProgress::new();
-    let tells_itself = match &arguments.command {
-        Command::Dev(_) => Some(dev::TOLD),
-        _ => None,
-    };
-    start_logging(&live_lines, tells_itself);
+    let levels = Targets::new().with_default(LevelFilter::INFO);
+    start_logging(
+        &live_lines,
+        match &arguments.command {
+            // It prints these news itself.
+            Command::Dev(_) => levels.with_target(dev::TOLD, LevelFilter::OFF),
+            // Of a dozen runs, whose report is what counts.
+            Command::Test(_) => levels.with_default(LevelFilter::OFF),
+            _ => levels,
+        },
+    );
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &live_lines),
         Command::Dev(arguments) => dev::dev(&arguments),
@@ -359,9 +365,8 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 }
 
 /// Plugins and the host log to stderr, as `SLUICEBOX_LOG` says: a level, or
-/// levels by module (`info,sluicebox::run=debug`). The default is `info`, and nothing of
-/// the module `tells_itself`, whose news the command prints.
-fn start_logging(live_lines: &MultiProgress, tells_itself: Option<&str>) {
+/// levels by module (`info,sluicebox::run=debug`), or else by `default`.
+fn start_logging(live_lines: &MultiProgress, default: Targets) {
     let wanted = std::env::var("SLUICEBOX_LOG").unwrap_or_default();
     let levels: Result<Targets, _> = wanted.parse();
     let is_wrong = levels.is_err();
@@ -373,12 +378,7 @@ fn start_logging(live_lines: &MultiProgress, tells_itself: Option<&str>) {
         // They would be printed to stderr, which is what has failed.
         .log_internal_errors(false)
         .with_target(false)
-        .with_filter(levels.unwrap_or_else(|| {
-            let told = tells_itself.map(|module| (module, LevelFilter::OFF));
-            Targets::new()
-                .with_default(LevelFilter::INFO)
-                .with_targets(told)
-        }));
+        .with_filter(levels.unwrap_or(default));
     tracing_subscriber::registry().with(to_stderr).init();
     if is_wrong {
         tracing::warn!(

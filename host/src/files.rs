@@ -56,17 +56,18 @@ enum Usage {
     /// Writes lines that may stand between the lines of others who print.
     Prints,
     /// Writes the log, which may go where rows go on purpose (`2>&1`), but not into a file
-    /// that the pipeline names.
+    /// that the pipeline names, to be read or written.
     Logs,
 }
 
 impl Usage {
     /// Whether two cannot use one file.
     fn minds(self, other: Usage) -> bool {
-        use Usage::{Keeps, Logs, Prints, Reads, Writes};
+        use Usage::{Keeps, Logs, Prints, Reads, Takes, Writes};
         match (self, other) {
             (Reads | Keeps, Reads | Keeps) | (Prints, Prints) => false,
-            (Logs, other) | (other, Logs) => matches!(other, Writes | Keeps),
+            // A run would read its own log for ever.
+            (Logs, other) | (other, Logs) => matches!(other, Writes | Keeps | Reads | Takes),
             _ => true,
         }
     }
@@ -93,7 +94,7 @@ impl Usage {
 
     /// Whether it is compared with those of others, rather than they with it.
     fn is_active(self) -> bool {
-        !matches!(self, Usage::Reads | Usage::Logs)
+        self != Usage::Reads
     }
 }
 

@@ -43,6 +43,7 @@ use crate::logic::{
     Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
     OperatorInfo, Value,
 };
+use crate::quantity::ShownBytes;
 use cache::PluginCache;
 use engine::Deadlines;
 use instance::{AggregateExports, Compiled, Exports};
@@ -154,7 +155,7 @@ impl PluginLoader {
                     tracing::info!(
                         "compiling plugin {}, which is {} large: this takes a while",
                         path.display(),
-                        limits::ShownBytes(bytes.len())
+                        ShownBytes(bytes.len())
                     );
                 }
                 let component =
@@ -317,8 +318,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
         unreadable(format!(
             "is {} large, and a plugin may have {} at most; build it with `sluicebox build`, and \
              with `strip = \"debuginfo\"` in its [profile.release]",
-            limits::ShownBytes(bytes as usize),
-            limits::ShownBytes(FILE_BYTES_MAX as usize)
+            ShownBytes(bytes as usize),
+            ShownBytes(FILE_BYTES_MAX as usize)
         ))
     };
     if metadata.len() > FILE_BYTES_MAX {

@@ -149,6 +149,13 @@ impl Rows<'_> {
         }
     }
 
+    /// The input by which a row came, and its bytes.
+    fn size(&self, row: usize) -> [usize; 2] {
+        let port = self.port(row);
+        let (_, columns) = self.input(port, &(row..row + 1));
+        [port, bytes(&columns, &(0..1))]
+    }
+
     /// What an input has of a part of the rows, and how many these are.
     fn input(&self, port: usize, part: &Range<usize>) -> (usize, Vec<ArrayRef>) {
         match self.ports {
@@ -541,9 +548,32 @@ impl ProcessOperator {
         self.settle(ids).map_err(|error| self.failed(error))
     }
 
-    /// Has a part of the work taken: in halves where it is too large for a call, or where
-    /// the call fails, until it is a single row or timer.
+    /// Has a part of the work taken. Rows of keys whose states have outgrown the plugin's
+    /// memory are taken one by one, so that no other row is in a call that fails.
     fn take(
+        &mut self,
+        work: &Work<'_>,
+        mut part: Range<usize>,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        while self.states.has_outgrown()
+            && let Some(at) = part.clone().find(|&at| self.has_outgrown(work.ids[at]))
+        {
+            self.take_together(work, part.start..at, out)?;
+            self.take_one(work, at, out)?;
+            part.start = at + 1;
+        }
+        self.take_together(work, part, out)
+    }
+
+    fn has_outgrown(&self, id: u32) -> bool {
+        let slot = self.keyed.entries.slot(id);
+        slot != NO_SLOT && self.states.outgrown(slot).is_some()
+    }
+
+    /// Has a part taken in one call, or in halves where it is too large for a call, or where
+    /// the call fails, until it is a single row or timer.
+    fn take_together(
         &mut self,
         work: &Work<'_>,
         part: Range<usize>,
@@ -588,6 +618,17 @@ impl ProcessOperator {
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         let part = at..at + 1;
+        let size = work.rows.as_ref().map(|rows| rows.size(at));
+        let slot = self.keyed.entries.slot(work.ids[at]);
+        if let (Some(rows), Some([port, bytes])) = (&work.rows, size)
+            && self.next_due(work.ids[at], work.now_at(at)).is_none()
+            && let Some(failure) = self
+                .states
+                .outgrown(slot)
+                .and_then(|it| it.refusal(port, bytes))
+        {
+            return self.guard.fail_on_row(rows.batch, at, failure, out);
+        }
         let Err(failure) = self.call_last(work, &part, Take::Whole, out)? else {
             return Ok(());
         };
@@ -596,7 +637,15 @@ impl ProcessOperator {
         let Some(rows) = &work.rows else {
             return Ok(());
         };
-        if let Err(failure) = self.call_last(work, &part, Take::RowsAlone, out)? {
+        if let Err(mut failure) = self.call_last(work, &part, Take::RowsAlone, out)? {
+            let slot = self.keyed.entries.slot(work.ids[at]);
+            if let (Some(size), true) = (size, slot != NO_SLOT) {
+                let state_bytes = self.states.bytes_of(slot);
+                let outgrown = self.guard.outgrown(&mut failure, size, state_bytes);
+                if let Some(outgrown) = outgrown {
+                    self.states.note_outgrown(slot, &outgrown);
+                }
+            }
             return self.guard.fail_on_row(rows.batch, at, &failure, out);
         }
         let row_ms = rows.batch.times[at];
@@ -1044,6 +1093,7 @@ impl Operator for ProcessOperator {
     }
 
     fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        self.states.forget_outgrown();
         self.guard.replace(factory)
     }
 

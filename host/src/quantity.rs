@@ -83,3 +83,31 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
         None => format!("{bytes}B"),
     }
 }
+
+/// About how many bytes, rounded up, for messages: `17 MiB`.
+pub(crate) struct ShownBytes(pub usize);
+
+impl std::fmt::Display for ShownBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            bytes if bytes >= 1 << 20 => write!(f, "{} MiB", bytes.div_ceil(1 << 20)),
+            bytes if bytes >= 1 << 10 => write!(f, "{} KiB", bytes.div_ceil(1 << 10)),
+            bytes => write!(f, "{bytes} bytes"),
+        }
+    }
+}
+
+/// A duration in a sentence: `1 h 30 m`.
+pub(crate) fn spoken_ms(ms: i64) -> String {
+    let shown = show_ms(ms);
+    let mut spoken = String::with_capacity(shown.len() + 2);
+    let mut was_digit = false;
+    for character in shown.chars() {
+        if was_digit && character.is_alphabetic() {
+            spoken.push(' ');
+        }
+        was_digit = character.is_ascii_digit();
+        spoken.push(character);
+    }
+    spoken
+}

@@ -107,6 +107,11 @@ pub trait SourceConnector: Any + Send + Sync {
         true
     }
 
+    /// Whether others send its rows, when they like, and nothing comes in between.
+    fn may_be_quiet(&self) -> bool {
+        false
+    }
+
     /// Whether something is there at the start that has an end.
     fn can_bootstrap(&self) -> bool {
         true

@@ -196,7 +196,10 @@ fn a_key_whose_state_outgrows_the_memory_costs_its_own_rows() {
             let mut lost = 0;
             for letter in lines("bounds.dead.jsonl") {
                 let reason = letter["error"].as_str().unwrap_or_default();
-                assert!(reason.ends_with("of memory, limit 16 MiB"), "{reason}");
+                assert!(
+                    reason.contains("of memory, and its `limits.memory` is 16 MiB"),
+                    "{reason}"
+                );
                 let text = letter["row"].as_str().expect("a row, or a state");
                 assert!(text.contains("xxx"), "a neighbour's");
                 let text: Value = serde_json::from_str(text).expect("JSON");
@@ -210,6 +213,52 @@ fn a_key_whose_state_outgrows_the_memory_costs_its_own_rows() {
             assert_eq!(&sums[1..], [20; 3], "{window} {batch_rows}");
             assert_eq!(sums[0] + lost, 60, "{window} {batch_rows}");
             assert_eq!(*before.get_or_insert(sums), sums, "{window} {batch_rows}");
+        }
+    }
+}
+
+/// It is neither tried with each of its rows, nor are its neighbours with it.
+#[test]
+fn a_key_that_has_outgrown_its_memory_costs_little_time() {
+    for batch_rows in [64, 4_096] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let id = "x".repeat(8_000);
+        let text: String = (0..2_000)
+            .map(|row| match row % 2 {
+                0 => format!("{{\"id\":\"{id}{row}\",\"n\":1,\"k\":0}}\n"),
+                _ => format!("{{\"id\":\"near\",\"n\":1,\"k\":{}}}\n", 1 + row % 499),
+            })
+            .collect();
+        fs::write(folder.path().join("rows.jsonl"), text).expect("it is writable");
+        let operator = hostile(
+            r#"
+            plugin = "hostile.miscount"
+            parameters = { mode = "nothing" }
+            key = "k"
+            window = "global"
+            limits = { memory = "16MiB" }
+            "#,
+        );
+        let began = Instant::now();
+        let ran = run(
+            &format!("batch_rows = {batch_rows}\n{operator}"),
+            folder.path(),
+        );
+        let took = began.elapsed();
+        // It took several minutes.
+        assert!(took < Duration::from_secs(120), "{batch_rows}: {took:?}");
+        let letters = fs::read_to_string(folder.path().join("bounds.dead.jsonl"));
+        let letters = letters.expect("they were written");
+        let letters: Vec<Value> = letters
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(ran.count("worked", "failed"), letters.len() as u64);
+        assert!((300..1_000).contains(&letters.len()), "{}", letters.len());
+        for letter in &letters {
+            let (error, row) = (letter["error"].to_string(), letter["row"].to_string());
+            assert!(error.contains("its `limits.memory` is 16 MiB"), "{error}");
+            assert!(row.contains("xxx"), "a neighbour's: {row}");
         }
     }
 }

@@ -9,7 +9,7 @@ mod common;
 mod signal;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -1923,6 +1923,46 @@ fn an_endpoint_that_cannot_be_used_is_refused_by_check() {
             "{options} {variable:?}: {stderr}"
         );
     }
+}
+
+/// A store for copies that takes connections and answers nothing.
+#[test]
+fn a_silent_store_holds_no_rows_up_where_there_is_a_checkpoint() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n")).expect("it is writable");
+    let before = format!("name = \"copied\"\n[state]\n[checkpoints]\n{ROWS}{OUT}");
+    let ended = run_file(&before, &["--quiet"], folder.path()).output();
+    assert!(ended.expect("it starts").status.success());
+
+    let store = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = store.local_addr().expect("an address");
+    std::thread::spawn(move || Vec::from_iter(store.incoming()));
+    let upload = format!(
+        "[checkpoints]\n[checkpoints.upload]\nurl = \"s3://bucket\"\noptions = {{ endpoint = \
+         \"http://{address}\", allow_http = \"true\", aws_access_key_id = \"a\", \
+         aws_secret_access_key = \"b\", region = \"r\" }}\n"
+    );
+    let more = format!("{GOOD}\n").repeat(1_000);
+    fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n{more}")).expect("it is writable");
+    let began = Instant::now();
+    let pipeline = before.replace("[checkpoints]\n", &upload);
+    let host = run_file(&pipeline, &["--json"], folder.path()).spawn();
+    let mut host = host.expect("it starts");
+    let lines = BufReader::new(host.stdout.take().expect("it is piped")).lines();
+    let has_rows =
+        |line: std::io::Result<String>| line.is_ok_and(|it| it.contains("\"rows_out\":1000"));
+    let have_come = lines.into_iter().any(has_rows);
+    let waited = began.elapsed();
+    // It would wait for its last copy.
+    host.kill().expect("it runs");
+    let output = host.wait_with_output().expect("it is our child");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(have_come, "{said}");
+    assert!(waited < Duration::from_secs(30), "{waited:?}: {said}");
+    assert!(
+        said.contains("does not answer: starting from a checkpoint that is here"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn memory_is_limited() {
     check(
         "allocate",
         FailureKind::Memory,
-        expect!["needed 17 MiB of memory, limit 16 MiB"],
+        expect!["needed 17 MiB of memory, and its `limits.memory` is 16 MiB"],
     );
     // Rows that the host passes count as the plugin's memory, too.
     let mut instance = opened(&factory("pass", &[], LIMITS));

@@ -329,6 +329,50 @@ fn a_sink_without_rows_of_its_own_may_go() {
 }
 
 #[test]
+fn all_that_must_be_dropped_is_said_at_once() {
+    let shop = Shop::ended();
+    shop.edit("operators.counted", "operators.again");
+    shop.edit("input = \"counted\"", "input = \"again\"");
+    shop.edit("sinks.out", "sinks.elsewhere");
+    shop.edit("sources.rows", "sources.others");
+    shop.edit("input = \"rows\"", "input = \"others\"");
+    let all = ["--drop", "rows", "--drop", "counted", "--drop", "out"];
+    shop.refuse(&[
+        "source `rows` has offsets in checkpoint",
+        "operator `counted` has state in checkpoint",
+        "sink `out` has rows in checkpoint",
+        "change them back, or drop what the checkpoint has of them",
+        &format!("`sluicebox run {} PIPELINE`", all.join(" ")),
+        "or how it is started",
+    ]);
+    // What is given already is a part of the command.
+    let said = shop.run(&all[..2]).expect_err("it is refused");
+    let command = format!("`sluicebox run {} PIPELINE`", all.join(" "));
+    assert!(said.contains(&command), "{said}");
+    // Another sink has no right to it.
+    fs::remove_file(shop.folder.join("out.jsonl")).expect("it is there");
+    shop.run(&all).expect("all are dropped");
+}
+
+/// Neither the folder of its state nor one on the way to it.
+#[test]
+fn a_run_that_is_refused_leaves_no_folder() {
+    let shop = Shop::new();
+    shop.edit(
+        "[checkpoints]",
+        "[checkpoints]\n[state]\npath = \"deep/state\"",
+    );
+    shop.run(&["--drop", "rows"]).expect_err("there is nothing");
+    assert!(!shop.folder.join("deep").exists());
+    shop.write("out.jsonl", "{\"of\":\"somebody else\"}\n");
+    shop.run(&[]).expect_err("the file is not its own");
+    assert!(!shop.folder.join("deep").exists());
+    fs::remove_file(shop.folder.join("out.jsonl")).expect("it is there");
+    shop.run(&[]).expect("it runs");
+    assert!(shop.folder.join("deep/state/checkpoints").exists());
+}
+
+#[test]
 fn the_state_of_an_aggregate_can_be_dropped() {
     let shop = Shop::ended();
     shop.edit("operators.counted", "operators.again");

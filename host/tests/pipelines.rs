@@ -1317,7 +1317,7 @@ fn rows_without_a_valid_event_time_are_dead_letters_of_the_operator() {
             assert_eq!(letter[..3], ["events", "event_time", "none"], "{letter:?}");
         }
         assert!(said[0][3].contains("years 1 to 9999"), "{said:?}");
-        assert!(said[1][3].contains("at most 1day ahead"), "{said:?}");
+        assert!(said[1][3].contains("at most 1 day ahead"), "{said:?}");
         assert_eq!(letters[1]["payload"], rows[2].to_string());
     }
 }

@@ -16,6 +16,8 @@ mod s3;
 mod signature;
 /// Uploads while the pipeline runs.
 pub mod uploader;
+/// Waits for answers, within limits.
+pub mod waiting;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use object_store::aws::AwsCredentialProvider;
@@ -50,8 +53,8 @@ use crate::plan::RemotePlan;
 /// How much of a file is in memory at once.
 const PART_BYTES: usize = 8 << 20;
 
-/// How long the start of a run waits for the store.
-const START_WAIT: Duration = Duration::from_secs(10);
+/// How long the start of a run waits for credentials.
+const CREDENTIALS_WAIT: Duration = Duration::from_secs(10);
 
 /// The checkpoints of one pipeline in an object store.
 pub struct RemoteStore {
@@ -63,7 +66,9 @@ pub struct RemoteStore {
     /// Absent where requests are not signed.
     credentials: Option<AwsCredentialProvider>,
     /// For messages.
-    url: String,
+    pub url: String,
+    /// Whether something was asked that has no answer yet, for longer than it should take.
+    is_silent: AtomicBool,
     /// Names of the files in the store, once listed. Locked during an upload or
     /// removal, so that there is only one at a time.
     files: Mutex<Option<HashSet<String>>>,
@@ -99,6 +104,7 @@ impl RemoteStore {
             local: connected.local,
             credentials: connected.credentials,
             url: plan.url.clone(),
+            is_silent: AtomicBool::new(false),
             files: Mutex::new(None),
         })
     }
@@ -106,7 +112,6 @@ impl RemoteStore {
     /// Checks that copies can be made, by an object that is removed again. Fails only with
     /// what does not pass by itself: uploads are tried again.
     pub async fn check_writable(&self) -> Result<(), StorageError> {
-        self.check_credentials().await?;
         // Of a name that nothing else has: what is there is kept.
         let name = format!("probe-{:032x}", fastrand::u128(..));
         let location = self.root.clone().join(name);
@@ -114,32 +119,25 @@ impl RemoteStore {
             self.put(&location, PutPayload::default()).await?;
             self.remove(&location).await
         };
-        match tokio::time::timeout(START_WAIT, probe).await {
-            Ok(Err(error)) if !error.fault().can_pass => Err(error),
-            Ok(Err(error)) => {
+        match probe.await {
+            Err(error) if error.fault().can_pass => {
                 tracing::error!("checkpoints cannot be copied yet: {error}");
                 Ok(())
             }
-            Ok(Ok(())) => Ok(()),
-            Err(_) => {
-                tracing::error!(
-                    "checkpoints cannot be copied yet: the object store {} has not answered within \
-                     {START_WAIT:?}",
-                    self.url
-                );
-                Ok(())
-            }
+            checked => checked,
         }
     }
 
-    async fn check_credentials(&self) -> Result<(), StorageError> {
+    /// Checks that there is something to sign requests with, where they are signed.
+    pub async fn check_credentials(&self) -> Result<(), StorageError> {
         let Some(credentials) = &self.credentials else {
             return Ok(());
         };
-        let cause = match tokio::time::timeout(START_WAIT, credentials.get_credential()).await {
+        let cause = match tokio::time::timeout(CREDENTIALS_WAIT, credentials.get_credential()).await
+        {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(cause)) => cause.to_string(),
-            Err(_) => format!("nothing has given any within {START_WAIT:?}"),
+            Err(_) => format!("nothing has given any within {CREDENTIALS_WAIT:?}"),
         };
         Err(StorageError::Other {
             message: format!(
@@ -290,7 +288,9 @@ impl RemoteStore {
         match restore(storage.clone(), id).await {
             Err(error @ (StorageError::Missing { .. } | StorageError::Damaged { .. })) => {
                 tracing::warn!("{error}: downloading it from {}", self.url);
-                self.download(storage.archive(), id).await?;
+                let what = format!("for the files of checkpoint {id}");
+                let download = self.download(storage.archive(), id);
+                self.answer(&what, None, download).await?;
                 restore(storage, id).await
             }
             restored => restored,

@@ -17,6 +17,7 @@ use super::format::{ago, size, table};
 use super::{CliError, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
+use crate::checkpoint::remote::waiting::ANSWER_MAX;
 use crate::checkpoint::savepoint::{self, SavepointFolder};
 use crate::checkpoint::storage::folder::{Archive, FolderLock};
 use crate::checkpoint::storage::{self, CheckpointInfo, StorageError};
@@ -214,7 +215,8 @@ impl PipelineCheckpoints {
             .enable_all()
             .build()
             .map_err(|error| CliError::Failed(error.into()))?;
-        let list = runtime.block_on(remote.list()).map_err(fault)?;
+        let listed = remote.answer("for its checkpoints", Some(ANSWER_MAX), remote.list());
+        let list = runtime.block_on(listed).map_err(fault)?;
         Ok((list, plan.url.clone()))
     }
 

@@ -113,6 +113,7 @@ fn report(name: &str, outcome: &Outcome) -> String {
     }
     if let Some(failure) = failures.first() {
         text += &dead_letters(&failure.dead_letters);
+        text += "  SLUICEBOX_LOG=info shows what the host and its plugins log meanwhile\n";
     }
     text
 }

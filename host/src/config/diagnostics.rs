@@ -1,6 +1,7 @@
 //! Shows mistakes in a pipeline's file: all at once, each with its place, what
 //! was expected there, and what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::IsTerminal;
 use std::ops::Range;
@@ -76,6 +77,9 @@ const NAME_BYTES_MAX: usize = 200;
 
 /// How many bytes a message has at most.
 const MESSAGE_BYTES_MAX: usize = 4_000;
+
+/// Of a word, such as a path without blanks.
+const WORD_BYTES_MAX: usize = 320;
 
 /// Lines with more bytes are not quoted as a whole: all mistakes may be in one of them.
 const QUOTED_BYTES_MAX: usize = 1_000;
@@ -248,10 +252,24 @@ pub fn shorten(text: &mut String) {
             short
         });
     }
+    if text.len() > WORD_BYTES_MAX {
+        let words = text.split_inclusive(char::is_whitespace);
+        *text = words.map(shorten_word).collect();
+    }
     if text.len() > MESSAGE_BYTES_MAX {
         text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
         text.push('…');
     }
+}
+
+/// Cuts a word in its middle: of a path, both ends tell something.
+fn shorten_word(word: &str) -> Cow<'_, str> {
+    if word.len() <= WORD_BYTES_MAX {
+        return word.into();
+    }
+    let head = &word[..word.floor_char_boundary(WORD_BYTES_MAX / 2)];
+    let tail = &word[word.ceil_char_boundary(word.len() - WORD_BYTES_MAX / 4)..];
+    format!("{head}…{tail}").into()
 }
 
 impl Look {
@@ -428,8 +446,15 @@ mod tests {
         );
         let sentence = format!("{}; did you mean `rows`?", "so it is ".repeat(100));
         assert_eq!(shortened(&sentence), sentence);
-        let path = format!("there is no file /{name}");
-        assert!(shortened(&path).starts_with("there is no file /é"));
+        let path = format!("there is no file {}rows.jsonl: make it", "d/".repeat(2_100));
+        let shown = shortened(&path);
+        assert!(shown.starts_with("there is no file d/d/d/"), "{shown}");
+        assert!(
+            shown.ends_with("…/d/d/d/rows.jsonl: make it")
+                || shown.ends_with("d/rows.jsonl: make it"),
+            "{shown}"
+        );
+        assert!(shown.contains('…') && shown.len() < 500, "{shown}");
     }
 
     proptest! {

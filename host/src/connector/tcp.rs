@@ -129,6 +129,10 @@ impl SourceConnector for TcpSource {
         false
     }
 
+    fn may_be_quiet(&self) -> bool {
+        true
+    }
+
     fn can_bootstrap(&self) -> bool {
         false
     }

@@ -19,6 +19,7 @@ use crate::decimal;
 use crate::non_finite;
 use crate::schema::Schema;
 use crate::suggest;
+use crate::text::push_printable;
 use crate::timestamp::{CutTimes, TimestampFormat};
 
 /// Rows under construction, and which column each field of a line belongs to.
@@ -211,7 +212,10 @@ pub(super) fn check_line_ends(line: &[u8], delimiter: u8) -> Result<(), String> 
 /// What a header names, and which of that may be meant by the columns that it lacks.
 fn what_is_there(absent: &[&str], names: &[String], fields: &[NamedColumn]) -> String {
     let is_free = |name: &&str| fields.iter().all(|field| field.name != *name);
-    let shown: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    let shown: Vec<String> = names
+        .iter()
+        .map(|name| format!("`{}`", on_one_line(name)))
+        .collect();
     let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
     let mut text = format!(
         "it names {}{}",
@@ -229,10 +233,23 @@ fn what_is_there(absent: &[&str], names: &[String], fields: &[NamedColumn]) -> S
             None => suggest::nearest(name, &mut free).map(|near| (near, "")),
         };
         if let Some((near, blank)) = near {
+            let near = on_one_line(near);
             text.push_str(&format!("; is `{name}` its `{near}`{blank}?"));
         }
     }
     text
+}
+
+/// A name as messages show it: a line break in it is none of theirs.
+fn on_one_line(name: &str) -> String {
+    let mut shown = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            '\t' => shown.push('\t'),
+            _ => push_printable(&mut shown, character),
+        }
+    }
+    shown
 }
 
 /// For so many columns the name that is nearest is looked for.

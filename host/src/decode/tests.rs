@@ -734,6 +734,8 @@ fn a_csv_header_says_which_column_is_where() {
         .assert_eq(&fails(b"b,c"));
     expect![[r#"the header has no column `a`, which the fields have; it names `a	b	c` (one column; if it is several, give the source `csv = { delimiter = "\t" }`)"#]].assert_eq(&fails(b"a\tb\tc"));
     expect!["the header names column `a` twice"].assert_eq(&fails(b"a,b,a"));
+    expect![[r"the header has no column `a`, which the fields have; it names `a\nx`, `c`"]]
+        .assert_eq(&fails(b"\"a\nx\",c"));
     expect![[r#"in the header: byte 0: expected `"` at the end of the field, found "a"#]]
         .assert_eq(&fails(b"\"a"));
 }

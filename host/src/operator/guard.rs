@@ -26,9 +26,11 @@ use crate::logic::{
     Aggregate, Callee, Factory, Failure, FailureKind, Instance, Process, Reject, Rows, Transform,
 };
 use crate::plan::OperatorPlan;
+use crate::quantity::ShownBytes;
+use crate::state::table::{Outgrown, OutgrownRow};
 use crate::stop::Stop;
 
-pub use aggregate::Folded;
+pub use aggregate::{Folded, OutgrownGroups};
 
 /// Calls a filter or transform, and applies the node's `on_error`.
 pub type TransformGuard = Guard<dyn Transform>;
@@ -59,6 +61,8 @@ pub struct Guard<L: Callee + ?Sized> {
     stop: Stop,
     /// When a call failed for the first time after the run was asked to stop.
     failing_since: Option<Instant>,
+    /// Whether it was told that the state of a key has outgrown the plugin's memory.
+    is_outgrown_told: bool,
     /// Absent before the first call and after a failure.
     instance: Option<Box<L>>,
 }
@@ -87,6 +91,7 @@ impl<L: Callee + ?Sized> Guard<L> {
             as_kind,
             stop: stop.clone(),
             failing_since: None,
+            is_outgrown_told: false,
             instance: None,
         };
         guard.instance()?;
@@ -130,11 +135,16 @@ impl<L: Callee + ?Sized> Guard<L> {
             _ => 0,
         };
         loop {
+            let is_used = self.instance.is_some();
             match call(self.instance()?) {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(failure) => {
                     let failed = self.instance.take();
-                    self.check_stop(failure.kind)?;
+                    self.check_stop(&failure)?;
+                    // What other calls have left of its memory must not decide.
+                    if last && is_used && failure.kind == FailureKind::Memory {
+                        continue;
+                    }
                     if attempts_left == 0 {
                         // A call that is repeated in parts logs the same again.
                         if let Some(mut failed) = failed.filter(|_| last) {
@@ -151,21 +161,26 @@ impl<L: Callee + ?Sized> Guard<L> {
     /// Gives up a run that was asked to stop, and that its plugin holds up: by a call that
     /// does not end, or by failing on row after row, each of which takes calls of its own.
     /// Its rows have no result, so that no checkpoint may follow.
-    fn check_stop(&mut self, failed: FailureKind) -> Result<(), OperatorError> {
+    fn check_stop(&mut self, failure: &Failure) -> Result<(), OperatorError> {
         if !self.stop.asked() {
             return Ok(());
         }
         let failing_since = *self.failing_since.get_or_insert_with(Instant::now);
-        let what = match failed {
-            FailureKind::Stopped | FailureKind::Deadline => "did not answer soon",
-            _ if failing_since.elapsed() > STOP_FAILING_MAX => "fails on row after row",
+        let (what, fault) = match failure.kind {
+            FailureKind::Stopped | FailureKind::Deadline => {
+                ("did not answer soon".to_owned(), Fault::SLOW_PLUGIN)
+            }
+            _ if failing_since.elapsed() > STOP_FAILING_MAX => (
+                format!("fails on row after row ({failure})"),
+                failure.fault(),
+            ),
             _ => return Ok(()),
         };
         let message = format!(
             "the run was asked to stop, and its plugin {what}: the next run goes on from the last \
              checkpoint, or from the beginning if the pipeline makes none"
         );
-        Err(self.fatal(message, Fault::SLOW_PLUGIN))
+        Err(self.fatal(message, fault))
     }
 
     fn instance(&mut self) -> Result<&mut L, OperatorError> {
@@ -206,6 +221,35 @@ impl<L: Callee + ?Sized> Guard<L> {
             )?;
         }
         Ok(())
+    }
+
+    /// What is known of the state of a row's key by a call with both that has failed, if it
+    /// has outgrown the plugin's memory, and not the row; the failure then says so.
+    pub fn outgrown(
+        &mut self,
+        failure: &mut Failure,
+        [port, row_bytes]: [usize; 2],
+        state_bytes: usize,
+    ) -> Option<Outgrown> {
+        if failure.kind != FailureKind::Memory || state_bytes < row_bytes {
+            return None;
+        }
+        failure.message += &format!(
+            ", which the state of the row's key, of {}, has outgrown: raise it, or have the \
+             plugin keep less of a key",
+            ShownBytes(state_bytes)
+        );
+        if !std::mem::replace(&mut self.is_outgrown_told, true) {
+            tracing::warn!(
+                operator = %self.node,
+                "the plugin {failure}; rows of such keys are lost, as `on_error` says, until then"
+            );
+        }
+        Some(Outgrown(Some(OutgrownRow {
+            port,
+            bytes: row_bytes,
+            failure: failure.clone(),
+        })))
     }
 
     /// Counts a row (or state) that the plugin fails on, and applies `on_error` to it.
@@ -324,6 +368,21 @@ impl Parts {
             start: 0,
             end: rows,
         }])
+    }
+
+    /// Has the rows that `is_alone` says, if the next part has some, be parts of their own.
+    fn set_apart(&mut self, is_alone: impl Fn(usize) -> bool) {
+        let Some(next) = self.0.pop() else {
+            return;
+        };
+        match next.clone().find(|&row| is_alone(row)) {
+            Some(row) if next.len() > 1 => {
+                let parts = [row + 1..next.end, row..row + 1, next.start..row];
+                self.0
+                    .extend(parts.into_iter().filter(|part| !part.is_empty()));
+            }
+            _ => self.0.push(next),
+        }
     }
 
     /// All rows, in parts that a call may get.

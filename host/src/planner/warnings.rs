@@ -7,12 +7,12 @@ use crate::dead_letter::OnError;
 use crate::element::NodeId;
 use crate::logic::Kind;
 use crate::plan::{Delivery, EventTime, Node, NodeKind, Plan, StateBackend};
-use crate::schema::DataType;
+use crate::schema::{DataType, Field};
 
 /// Warnings about `plan`, which was built from `config`.
 pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     let mut warnings = Diagnostics::new(config.origin.clone());
-    let windows = plan.has_timed_windows();
+    let windowed = before_windows(plan);
     let edges = plan.nodes.iter().flat_map(Node::edges);
     let read: HashSet<NodeId> = edges.map(|edge| edge.from).collect();
     for (id, (node, table)) in plan.nodes.iter().zip(plan.tables_read()).enumerate() {
@@ -21,7 +21,7 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
         }
         warn_of_input(config, node, &mut warnings);
         warn_of_lost_corrections(config, node, table.is_some(), &mut warnings);
-        if windows {
+        if windowed[id] {
             warn_of_ingestion_time(config, node, &mut warnings);
         }
     }
@@ -53,6 +53,18 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
         );
     }
     warnings.sorted()
+}
+
+/// By node, whether its rows come to windows of event time.
+fn before_windows(plan: &Plan) -> Vec<bool> {
+    let mut are_before = vec![false; plan.nodes.len()];
+    // Nodes come after those that they read.
+    for (id, node) in plan.nodes.iter().enumerate().rev() {
+        if are_before[id] || node.has_timed_windows() {
+            node.edges().for_each(|edge| are_before[edge.from] = true);
+        }
+    }
+    are_before
 }
 
 fn warn_unread(config: &Config, node: &Node, warnings: &mut Diagnostics) {
@@ -135,28 +147,133 @@ fn warn_of_lost_corrections(
     warnings.push(warning);
 }
 
-/// Warns of a source that has a timestamp and does not use it: its windows
-/// depend on when rows are read, so results differ from run to run.
+/// Warns of a source that seems to have event times and does not use them: its windows
+/// depend on when rows are read, so results differ from run to run. And of one that may be
+/// quiet for as long as its senders like: meanwhile no window fires.
 fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnostics) {
     let NodeKind::Source(source) = &node.kind else {
         return;
     };
-    let mut fields = node.schema().fields.iter();
-    let time = fields.find(|field| field.data_type == DataType::Timestamp && !field.nullable);
-    if let (EventTime::Ingestion, Some(time)) = (&source.event_time, time) {
-        let name = &node.name;
-        let mut warning = Mistake::warning(format!(
-            "source `{name}` has no `event_time`: the event time of its rows is when they are read"
-        ))
-        .help(format!(
-            "if `{}` is when they happened, add `event_time = \"{}\"`",
-            time.name, time.name
-        ));
-        if let Some(place) = place(config, name) {
-            warning = warning.at(place, "");
-        }
-        warnings.push(warning);
+    if !matches!(source.event_time, EventTime::Ingestion) {
+        return;
     }
+    let name = &node.name;
+    let likely = likely_time(&node.schema().fields);
+    let mut what = format!(
+        "source `{name}` has no `event_time`: the event time of its rows is when they are read"
+    );
+    let is_live = source.connector.may_be_quiet();
+    if is_live {
+        what += ", so that a window fires when more rows come, and not while none do";
+    }
+    let by_clock = "for windows that go by the clock, add `time = \"processing\"` to the `window`";
+    let help = match likely {
+        None if is_live => by_clock.to_owned(),
+        None => return,
+        Some(Likely {
+            name,
+            field,
+            is_optional,
+        }) => {
+            let declared = match (is_optional, &field.data_type) {
+                (true, _) => format!(
+                    ", and declare it without `?`{}",
+                    match name.contains('.') {
+                        true => ", with the records around it",
+                        false => "",
+                    }
+                ),
+                (false, DataType::Int64) => {
+                    " (its numbers are taken for ms; `timestamp(s)` reads seconds)".to_owned()
+                }
+                (false, _) => String::new(),
+            };
+            let add = format!(
+                "if `{name}` is when they happened, add `event_time = \"{name}\"`{declared}"
+            );
+            match is_live {
+                true => format!("{add}; {by_clock}"),
+                false => add,
+            }
+        }
+    };
+    let mut warning = Mistake::warning(what).help(help);
+    if let Some(place) = place(config, name) {
+        warning = warning.at(place, "");
+    }
+    warnings.push(warning);
+}
+
+/// A field that is probably the event time.
+struct Likely<'a> {
+    /// As `event_time` names it.
+    name: String,
+    field: &'a Field,
+    /// Whether it, or a record around it, may be missing.
+    is_optional: bool,
+}
+
+/// The likeliest event time: a timestamp that every row has, before one that a row may lack,
+/// before a number that is called like a time.
+fn likely_time(fields: &[Field]) -> Option<Likely<'_>> {
+    let mut found = Vec::new();
+    add_times(fields, "", false, &mut found);
+    let rank = |likely: &Likely<'_>| {
+        (
+            likely.field.data_type != DataType::Timestamp,
+            likely.is_optional,
+        )
+    };
+    found.into_iter().min_by_key(rank)
+}
+
+fn add_times<'a>(
+    fields: &'a [Field],
+    prefix: &str,
+    is_optional: bool,
+    found: &mut Vec<Likely<'a>>,
+) {
+    for field in fields {
+        let name = format!("{prefix}{}", field.name);
+        let is_optional = is_optional || field.nullable;
+        match &field.data_type {
+            DataType::Record(members) => {
+                add_times(members, &format!("{name}."), is_optional, found);
+            }
+            DataType::Timestamp => found.push(Likely {
+                name,
+                field,
+                is_optional,
+            }),
+            DataType::Int64 if is_called_time(&field.name) => {
+                found.push(Likely {
+                    name,
+                    field,
+                    is_optional,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a number with this name is probably a time, and not how long something took.
+fn is_called_time(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let names = [
+        "ts",
+        "time",
+        "timestamp",
+        "date",
+        "datetime",
+        "epoch",
+        "when",
+        "at",
+    ];
+    let last = name.rsplit(['_', '-']).next().unwrap_or_default();
+    let unit = ["ms", "us", "ns", "s", "millis"].contains(&last);
+    let before = name.rsplit(['_', '-']).nth(1).unwrap_or_default();
+    names.contains(&last) || (unit && names[..3].contains(&before)) || name.ends_with("timestamp")
 }
 
 /// Warns of checkpoints in memory with a Kafka transaction: after the process
@@ -198,4 +315,58 @@ fn place(config: &Config, name: &str) -> Option<Span> {
     names
         .find(|written| written.get_ref() == name)
         .map(Spanned::span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_time_is_found_wherever_it_is() {
+        let field = |name: &str, data_type, nullable| Field::new(name, data_type, nullable);
+        let likely =
+            |fields: &[Field]| likely_time(fields).map(|likely| (likely.name, likely.is_optional));
+        let n = field("n", DataType::Int64, false);
+        let at = field("created_at", DataType::Int64, true);
+        let found = |name: &str, is_optional| Some((name.to_owned(), is_optional));
+        assert_eq!(likely(std::slice::from_ref(&n)), None);
+        assert_eq!(likely(&[n.clone(), at.clone()]), found("created_at", true));
+        let meta = |nullable| {
+            let members = vec![field("seen", DataType::Timestamp, false)];
+            field("meta", DataType::Record(members.into()), nullable)
+        };
+        assert_eq!(
+            likely(&[at.clone(), meta(false)]),
+            found("meta.seen", false)
+        );
+        assert_eq!(likely(&[meta(true), at]), found("meta.seen", true));
+        let ts = field("ts", DataType::Timestamp, false);
+        assert_eq!(likely(&[meta(true), n, ts]), found("ts", false));
+    }
+
+    #[test]
+    fn numbers_are_called_times_or_not() {
+        for name in [
+            "ts",
+            "Timestamp",
+            "event_time",
+            "created_at",
+            "ts_ms",
+            "time_s",
+            "orderTimestamp",
+        ] {
+            assert!(is_called_time(name), "{name}");
+        }
+        for name in [
+            "n",
+            "cents",
+            "duration_ms",
+            "took_s",
+            "format",
+            "status",
+            "runtime",
+        ] {
+            assert!(!is_called_time(name), "{name}");
+        }
+    }
 }

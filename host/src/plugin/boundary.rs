@@ -48,7 +48,7 @@ impl Broken {
 
     pub fn into_failure(self, output_bytes_max: usize) -> Failure {
         let (kind, what) = if self.too_large {
-            let limit = super::limits::ShownBytes(output_bytes_max);
+            let limit = crate::quantity::ShownBytes(output_bytes_max);
             (
                 FailureKind::OutputSize,
                 format!("answered with more than its limit of {limit}"),

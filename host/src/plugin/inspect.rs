@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::Plugin;
-use super::limits::ShownBytes;
 use crate::logic::{self, OperatorInfo, Value, ValueType};
+use crate::quantity::ShownBytes;
 use crate::schema::{DataType, Schema};
 
 /// A plugin's description, as `sluicebox inspect --json` prints it.

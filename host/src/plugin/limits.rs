@@ -4,6 +4,7 @@ use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
 use super::engine::Stopped;
 use crate::logic::{Failure, FailureKind, Limits};
+use crate::quantity::ShownBytes;
 
 /// The size of a table entry: a pointer to a function.
 const TABLE_ENTRY_BYTES: usize = 8;
@@ -16,7 +17,11 @@ pub struct MemoryLimit {
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("needed {} of memory, limit {}", ShownBytes(*needed), ShownBytes(*limit))]
+#[error(
+    "needed {} of memory, and its `limits.memory` is {}",
+    ShownBytes(*needed),
+    ShownBytes(*limit)
+)]
 struct TooMuchMemory {
     needed: usize,
     limit: usize,
@@ -159,18 +164,6 @@ fn panic_message(stderr: &str) -> Option<String> {
     } else {
         format!("panicked at {}: {message}", place.trim())
     })
-}
-
-pub struct ShownBytes(pub usize);
-
-impl std::fmt::Display for ShownBytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            bytes if bytes >= 1 << 20 => write!(f, "{} MiB", bytes.div_ceil(1 << 20)),
-            bytes if bytes >= 1 << 10 => write!(f, "{} KiB", bytes.div_ceil(1 << 10)),
-            bytes => write!(f, "{bytes} bytes"),
-        }
-    }
 }
 
 struct ShownMilliseconds(u64);

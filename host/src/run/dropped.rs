@@ -46,11 +46,16 @@ impl Dropped {
         self.nodes.iter().any(|name| name == node)
     }
 
-    /// Refuses to drop anything where there is no checkpoint.
-    pub fn check_none(&self) -> Result<(), RunError> {
+    /// As they were written.
+    pub fn written(&self) -> impl Iterator<Item = String> {
         let partitions = self.partitions.iter();
         let partitions = partitions.map(|it| format!("{}/{}", it.source, it.pattern));
-        match self.nodes.iter().cloned().chain(partitions).next() {
+        self.nodes.iter().cloned().chain(partitions)
+    }
+
+    /// Refuses to drop anything where there is no checkpoint.
+    pub fn check_none(&self) -> Result<(), RunError> {
+        match self.written().next() {
             None => Ok(()),
             Some(name) => Err(RunError::Usage(format!(
                 "there is no checkpoint, so nothing of `{name}` to drop"

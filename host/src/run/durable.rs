@@ -4,11 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
+use tracing::Instrument;
+
 use super::error::RunError;
 use super::restart::Failures;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::remote::uploader::Uploader;
+use crate::checkpoint::remote::waiting::{ANSWER_MAX, Asked};
 use crate::checkpoint::requests::Requests;
 use crate::checkpoint::savepoint::SavepointFolder;
 use crate::checkpoint::storage::folder::FolderStorage;
@@ -124,20 +128,52 @@ impl Durable {
         }
     }
 
-    /// Checkpoints that can be restored, here or from a copy, oldest first.
-    pub(super) async fn list(&self, offload: Offload) -> Result<Vec<CheckpointInfo>, StorageError> {
+    /// Checkpoints that can be restored, here or from a copy, oldest first. The store of the
+    /// copies is waited for only if those that are here are not enough.
+    pub(super) async fn list(
+        &self,
+        is_enough: impl Fn(&[CheckpointInfo]) -> bool,
+        offload: Offload,
+    ) -> Result<Vec<CheckpointInfo>, StorageError> {
         let storage = self.storage.clone();
         let local = offload.run(move || storage.list()).await?;
         let Some(copies) = &self.copies else {
             return Ok(local);
         };
-        match copies.remote.list_with(local.clone()).await {
-            // An undamaged checkpoint here is enough to start from.
-            Err(error) if local.iter().any(|local| local.damage.is_none()) => {
+        let remote = copies.remote.clone();
+        if !is_enough(&local) {
+            let url = &remote.url;
+            tracing::info!(
+                "asking the object store {url} for its checkpoints, since those that are here are \
+                 not enough for the start: {ANSWER_MAX:?} at most"
+            );
+            let listed = remote.list_with(local);
+            return remote
+                .answer("for its checkpoints", Some(ANSWER_MAX), listed)
+                .await;
+        }
+        let here = local.clone();
+        let listed = remote.soon({
+            let remote = remote.clone();
+            async move { remote.list_with(here).await }
+        });
+        match listed.await {
+            Asked::Answered(Ok(listed)) => Ok(listed),
+            Asked::Answered(Err(error)) => {
                 tracing::error!("copies of checkpoints cannot be listed: {error}");
                 Ok(local)
             }
-            listed => listed,
+            Asked::Waiting(listed) => {
+                tracing::warn!(
+                    "the object store {} does not answer: starting from a checkpoint that is here, \
+                     without waiting for what the store has; it is asked for {ANSWER_MAX:?} at most",
+                    remote.url
+                );
+                let copies = copies.clone();
+                let watching = async move { copies.compare_late(listed.await).await };
+                tokio::spawn(watching.in_current_span());
+                Ok(local)
+            }
         }
     }
 
@@ -160,9 +196,37 @@ impl Durable {
         let Some(copies) = &self.copies else {
             return Ok(());
         };
-        match copies.remote.delete(id).await {
+        let what = format!("to delete its copy of checkpoint {id}");
+        let deleted = copies.remote.delete(id);
+        let deleted = copies.remote.answer(&what, Some(ANSWER_MAX), deleted);
+        match deleted.await {
             Err(StorageError::Missing { .. }) => Ok(()),
             dropped => dropped,
+        }
+    }
+
+    /// The same without waiting for it where the store is silent. Later checkpoints have
+    /// later numbers, whether it is there or not.
+    pub(super) async fn drop_copy_soon(&self, id: CheckpointId) -> Result<(), StorageError> {
+        let Some(copies) = &self.copies else {
+            return Ok(());
+        };
+        let remote = copies.remote.clone();
+        match copies
+            .remote
+            .soon(async move { remote.delete(id).await })
+            .await
+        {
+            Asked::Answered(Err(StorageError::Missing { .. })) => Ok(()),
+            Asked::Answered(dropped) => dropped,
+            Asked::Waiting(_) => {
+                tracing::warn!(
+                    "the object store {} does not answer, and may keep its copy of checkpoint \
+                     {id}, which is not gone on from",
+                    copies.remote.url
+                );
+                Ok(())
+            }
         }
     }
 
@@ -183,11 +247,31 @@ impl Durable {
         }
     }
 
-    /// Checks that copies can be made, as far as this does not pass by itself.
+    /// Checks that copies can be made, as far as this does not pass by itself, and is known
+    /// soon.
     pub(super) async fn check_copies(&self) -> Result<(), StorageError> {
-        match &self.copies {
-            Some(copies) => copies.remote.check_writable().await,
-            None => Ok(()),
+        let Some(copies) = &self.copies else {
+            return Ok(());
+        };
+        let remote = copies.remote.clone();
+        remote.check_credentials().await?;
+        let checked = remote.soon({
+            let remote = remote.clone();
+            async move { remote.check_writable().await }
+        });
+        match checked.await {
+            Asked::Answered(checked) => checked,
+            Asked::Waiting(checked) => {
+                let url = &remote.url;
+                tracing::warn!("checkpoints cannot be copied yet: {url} does not answer");
+                let told = async move {
+                    if let Ok(Err(error)) = checked.await {
+                        tracing::error!("checkpoints cannot be copied: {error}");
+                    }
+                };
+                tokio::spawn(told.in_current_span());
+                Ok(())
+            }
         }
     }
 
@@ -196,8 +280,40 @@ impl Durable {
         let Some(copies) = &self.copies else {
             return Ok(());
         };
-        let finished = copies.uploader.finish(UPLOAD_WAIT).await;
+        let what = "to take the copy of the last checkpoint";
+        let finished = copies.uploader.finish(UPLOAD_WAIT);
+        let finished = copies.remote.answer(what, None, finished).await;
         finished.map_err(RunError::Copies)
+    }
+}
+
+impl Copies {
+    /// Says what a store has told too late for the start.
+    async fn compare_late(
+        &self,
+        listed: Result<Result<Vec<CheckpointInfo>, StorageError>, JoinError>,
+    ) {
+        let listed = match listed {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => {
+                tracing::error!("copies of checkpoints cannot be listed: {error}");
+                return;
+            }
+            // The run has ended.
+            Err(_) => return,
+        };
+        let folder = self.folder.clone();
+        let here = Offload::Threads.run(move || folder.list()).await;
+        let newest = |list: &[CheckpointInfo]| list.iter().map(|known| known.id).max();
+        let here = here.ok().as_deref().and_then(newest);
+        if let Some(newer) = newest(&listed).filter(|&id| Some(id) > here) {
+            tracing::error!(
+                "the object store {} has checkpoint {newer}, which is newer than all that were \
+                 here when the run started, before the store had answered: if this run should \
+                 have gone on from it, stop it and start it with `--from {newer}`",
+                self.remote.url
+            );
+        }
     }
 }
 

@@ -223,15 +223,25 @@ pub async fn restore(
     let participants = durable.participants.clone();
     let (fenced, stop) = (participants.clone(), pipeline.requests.stop().clone());
     let committed = offload.run(move || fenced.fence(&stop)).await?;
-    let known = durable.list(offload).await?;
-    let ids = known.iter().map(|known| known.id);
-    let newest = ids.chain(committed.newest()).max();
-    let next = newest.unwrap_or(0) + 1;
     let WantedStart {
         from,
         dropped,
         fresh,
     } = pipeline.wanted_start().clone();
+    let is_enough = |local: &[CheckpointInfo]| match &from {
+        // What is forgotten is so in the store as well.
+        _ if fresh => false,
+        Some(wanted) => find(local, wanted).is_some_and(|found| found.damage.is_none()),
+        None => {
+            let mut candidates = candidates(durable, local, committed.newest());
+            has_committed(local, committed.newest())
+                && candidates.any(|known| known.damage.is_none())
+        }
+    };
+    let known = durable.list(is_enough, offload).await?;
+    let ids = known.iter().map(|known| known.id);
+    let newest = ids.chain(committed.newest()).max();
+    let next = newest.unwrap_or(0) + 1;
     let dropped = Dropped::parse(&dropped);
     if fresh {
         // What participants have committed stays: later checkpoints have later
@@ -294,7 +304,7 @@ pub async fn restore(
     });
     settled.await?;
     for later in known.iter().filter(|known| Some(known.id) > last) {
-        durable.drop_copy(later.id).await?;
+        durable.drop_copy_soon(later.id).await?;
     }
     begin(participants, committed, agreed, offload).await?;
     let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
@@ -398,11 +408,8 @@ async fn restore_latest(
     committed: Option<CheckpointId>,
     offload: Offload,
 ) -> Result<Option<Manifest>, RunError> {
-    let holds = |known: &&CheckpointInfo| {
-        durable.participants.is_empty() || !known.is_transactional || Some(known.id) == committed
-    };
     if let Some(id) = committed
-        && !known.iter().any(|known| known.id >= id)
+        && !has_committed(known, committed)
     {
         return Err(outside_error(format!(
             "checkpoint {id} was the last to be committed, and it is not here ({}): bring its \
@@ -414,7 +421,7 @@ async fn restore_latest(
         )));
     }
     let mut damage = None;
-    for candidate in known.iter().rev().filter(holds) {
+    for candidate in candidates(durable, known, committed) {
         match durable.restore(candidate.id, offload).await {
             Ok(manifest) => return Ok(Some(manifest)),
             Err(error @ StorageError::Damaged { .. }) => {
@@ -437,6 +444,23 @@ async fn restore_latest(
         ))),
         None => Ok(None),
     }
+}
+
+/// The checkpoints that a run may go on from, the newest first.
+fn candidates<'a>(
+    durable: &Durable,
+    known: &'a [CheckpointInfo],
+    committed: Option<CheckpointId>,
+) -> impl Iterator<Item = &'a CheckpointInfo> {
+    let has_participants = !durable.participants.is_empty();
+    known.iter().rev().filter(move |known| {
+        !has_participants || !known.is_transactional || Some(known.id) == committed
+    })
+}
+
+/// Whether there is the checkpoint that was committed, or one after it.
+fn has_committed(known: &[CheckpointInfo], committed: Option<CheckpointId>) -> bool {
+    committed.is_none_or(|id| known.iter().any(|known| known.id >= id))
 }
 
 /// Checks that the checkpoint is this pipeline's: another one may have been given
@@ -463,6 +487,7 @@ fn check_plan(
     let id = manifest.id;
     let then = manifest.nodes.iter();
     let then: Vec<NodeDescription> = then.map(|node| node.description.clone()).collect();
+    let mut lost = Vec::new();
     for change in changes(&then, now) {
         let name = &change.name;
         if dropped.has(name) {
@@ -492,12 +517,21 @@ fn check_plan(
             }
             StateChange::Stateless | StateChange::New => continue,
         };
-        return Err(config_error(format!(
-            "{class} `{name}` has {what} in checkpoint {id}: {why}; change it back, or drop what \
-             the checkpoint has of it (`sluicebox run --drop {name}`)"
-        )));
+        let what = format!("{class} `{name}` has {what} in checkpoint {id}: {why}");
+        lost.push((name.clone(), what));
     }
-    Ok(())
+    let (names, lost): (Vec<String>, Vec<String>) = lost.into_iter().unzip();
+    let drop = dropped.written().chain(names);
+    let drop: Vec<String> = drop.map(|name| format!("--drop {name}")).collect();
+    let (drop, them) = (drop.join(" "), if lost.len() > 1 { "them" } else { "it" });
+    match lost.is_empty() {
+        true => Ok(()),
+        false => Err(config_error(format!(
+            "{}; change {them} back, or drop what the checkpoint has of {them} (`sluicebox run \
+             {drop} PIPELINE`)",
+            lost.join("; ")
+        ))),
+    }
 }
 
 /// Rows that went there come no more, which may be a mistake of the plugin's author.

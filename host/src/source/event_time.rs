@@ -2,7 +2,6 @@
 //! an operator makes of them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMillisecondType};
@@ -12,6 +11,7 @@ use arrow_schema::DataType as ArrowType;
 
 use crate::clock::Clock;
 use crate::plan::FieldPath;
+use crate::quantity::spoken_ms;
 use crate::schema::Schema;
 use crate::timestamp::{self, TimeUnit};
 
@@ -28,6 +28,8 @@ pub struct TimeReader {
     made_by: TimesMadeBy,
     /// Whether times were told of that seem to be meant otherwise.
     is_doubt_told: bool,
+    /// Whether times were read before.
+    has_read: bool,
 }
 
 /// Who can give event times another unit.
@@ -78,6 +80,7 @@ impl TimeReader {
             clock,
             made_by,
             is_doubt_told: false,
+            has_read: false,
         }
     }
 
@@ -127,9 +130,7 @@ impl TimeReader {
             Some(ms) if timestamp::is_plausible(ms) => format!(
                 "field `{name}`: expected an event time at most {} ahead of the clock, found {} \
                  (`watermark.max_ahead` allows more){}",
-                humantime::format_duration(Duration::from_millis(
-                    self.ahead_ms_max.map_or(0, i64::unsigned_abs)
-                )),
+                spoken_ms(self.ahead_ms_max.unwrap_or(0)),
                 timestamp::to_text(ms),
                 self.digits_of_date(ms)
                     .unwrap_or_else(|| self.in_smaller_unit(ms, "if it is a number, this"))
@@ -184,8 +185,19 @@ impl TimeReader {
         }
     }
 
+    fn advice_for_days(&self) -> &'static str {
+        match self.made_by {
+            TimesMadeBy::Source(_) => {
+                "have the spreadsheet write dates as text, as in `\"timestamp(%Y-%m-%d %H:%M)\"`"
+            }
+            TimesMadeBy::Plugin => "have the plugin make times of them",
+        }
+    }
+
     /// Warns of numbers that seem to be times in a larger unit, or the digits of dates.
     fn warn_of_doubt(&mut self, times_ms: &[i64]) {
+        let is_first = !self.has_read;
+        self.has_read |= !times_ms.is_empty();
         if self.is_doubt_told {
             return;
         }
@@ -203,6 +215,22 @@ impl TimeReader {
                 read.name(),
                 timestamp::to_text(times_ms[0]),
                 self.advice_for_dates(pattern)
+            );
+            return;
+        }
+        if is_first && let Some(day_ms) = days_of_spreadsheets(times_ms, read) {
+            self.is_doubt_told = true;
+            tracing::warn!(
+                "{}: the event times in field `{}` are in 1970, such as {}: they were read as {}, \
+                 and look like the days since 1899-12-30 by which spreadsheets count, {} for {}. \
+                 If they are, {}",
+                self.title,
+                self.name,
+                timestamp::to_text(times_ms[0]),
+                read.name(),
+                in_unit(times_ms[0], read),
+                timestamp::to_text(day_ms),
+                self.advice_for_days()
             );
             return;
         }
@@ -264,6 +292,22 @@ fn larger_unit(times_ms: &[i64], read: TimeUnit) -> Option<TimeUnit> {
         !times_ms.is_empty() && times.all(|&ms| meant_ms(ms, read, *unit).is_some())
     };
     larger.rev().find(is_meant)
+}
+
+/// Where spreadsheets begin to count days, in ms.
+const FIRST_DAY_MS: i64 = -25_569 * 86_400_000;
+
+/// The time of the first number if all seem to be days as spreadsheets count them, of the
+/// years 1990 to 2060, perhaps with a fraction.
+fn days_of_spreadsheets(times_ms: &[i64], read: TimeUnit) -> Option<i64> {
+    let days = |ms: i64| in_unit(ms, read);
+    let first = days(*times_ms.first()?);
+    let is_day = |ms: &i64| (32_874..58_806).contains(&days(*ms));
+    let first_ms = i64::try_from(first).ok()?.checked_mul(86_400_000)?;
+    times_ms
+        .iter()
+        .all(is_day)
+        .then_some(first_ms + FIRST_DAY_MS)
 }
 
 /// The number of a time as it was written, without a fraction that was cut.
@@ -355,6 +399,24 @@ mod tests {
         }
         assert_eq!(digits_of_dates(&[20_240_131_000], Seconds), Some("%Y%m%d"));
         assert_eq!(digits_of_dates(&[20_240_131], Microseconds), None);
+    }
+
+    #[test]
+    fn days_of_spreadsheets_are_noticed() {
+        use TimeUnit::{Milliseconds, Seconds};
+        let shown = |times: &[i64], read| days_of_spreadsheets(times, read).map(timestamp::to_text);
+        let day = Some("2023-03-15T00:00:00Z".to_owned());
+        assert_eq!(shown(&[45_000, 45_001], Milliseconds), day);
+        assert_eq!(shown(&[45_000_500], Seconds), day);
+        for times in [
+            &[][..],
+            &[0, 45_000],
+            &[45_000, 1_700_000_000_000],
+            &[7],
+            &[60_000],
+        ] {
+            assert_eq!(shown(times, Milliseconds), None, "{times:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use arrow_array::{Array, ArrayRef, BooleanArray, StructArray};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
 
 use super::row::{Codec, RowError, fixed_array, fixed_bytes, fixed_width};
+use crate::logic::Failure;
 use crate::schema::{DataType, Field, Schema};
 
 /// The states of an operator. Slots are allocated and released; the contents of a
@@ -27,8 +28,35 @@ pub struct StateTable {
     free: Vec<u32>,
     /// How many states the rows of the last batches have touched, for each row.
     touched_a_row: f64,
+    /// By slot, with how large the state was. Rows of these keys are not taken in one call
+    /// with those of others.
+    outgrown: HashMap<u32, (usize, Outgrown)>,
     /// Writes and reads states for checkpoints.
     codec: Codec,
+}
+
+/// What is known of a state that was too large for its operator's memory: with which row, as
+/// long as it does not change.
+#[derive(Clone, Debug)]
+pub struct Outgrown(pub Option<OutgrownRow>);
+
+/// The smallest row that a state was too large with, in a call with that row alone.
+#[derive(Clone, Debug)]
+pub struct OutgrownRow {
+    /// The input that it came by.
+    pub port: usize,
+    pub bytes: usize,
+    pub failure: Failure,
+}
+
+impl Outgrown {
+    /// Why a row has no room beside the state, if that is known: it is as large as one that
+    /// had none.
+    pub fn refusal(&self, port: usize, row_bytes: usize) -> Option<&Failure> {
+        let row = self.0.as_ref();
+        let row = row.filter(|row| row.port == port && row_bytes >= row.bytes);
+        row.map(|row| &row.failure)
+    }
 }
 
 /// States as rows.
@@ -113,6 +141,7 @@ impl StateTable {
             slots: 0,
             free: Vec::new(),
             touched_a_row: 1.0,
+            outgrown: HashMap::new(),
             codec: Codec::new(schema.fields.clone()),
         }
     }
@@ -221,7 +250,52 @@ impl StateTable {
         slot as u32
     }
 
+    /// Bytes of one state.
+    pub fn bytes_of(&self, slot: u32) -> usize {
+        let variable = self.variable.as_ref();
+        self.fixed_bytes() + variable.map_or(0, |variable| variable.rows.get(slot).len())
+    }
+
+    /// Notes what is known of a state as it is now.
+    pub fn note_outgrown(&mut self, slot: u32, outgrown: &Outgrown) {
+        if outgrown.0.is_some() {
+            let bytes = self.bytes_of(slot);
+            self.outgrown.insert(slot, (bytes, outgrown.clone()));
+        }
+    }
+
+    pub fn outgrown(&self, slot: u32) -> Option<&Outgrown> {
+        match self.has_outgrown() {
+            true => self.outgrown.get(&slot).map(|(_, outgrown)| outgrown),
+            false => None,
+        }
+    }
+
+    pub fn has_outgrown(&self) -> bool {
+        !self.outgrown.is_empty()
+    }
+
+    /// Of changed states, forgets which rows they had no room for; of those that are much
+    /// smaller now, that there were any.
+    fn check_outgrown(&mut self, slots: &[u32]) {
+        for slot in slots {
+            let bytes = self.bytes_of(*slot);
+            if let Some((before, outgrown)) = self.outgrown.get_mut(slot) {
+                outgrown.0 = None;
+                if bytes < *before / 2 {
+                    self.outgrown.remove(slot);
+                }
+            }
+        }
+    }
+
+    /// Another plugin may need less.
+    pub fn forget_outgrown(&mut self) {
+        self.outgrown.clear();
+    }
+
     pub fn release(&mut self, slot: u32) {
+        self.outgrown.remove(&slot);
         if let Some(variable) = &mut self.variable {
             variable.rows.clear(slot);
         }
@@ -274,6 +348,9 @@ impl StateTable {
                 encoder.encode(row, &mut variable.scratch);
                 variable.rows.set(slot, &variable.scratch);
             }
+        }
+        if self.has_outgrown() {
+            self.check_outgrown(slots);
         }
         Ok(())
     }

@@ -113,6 +113,10 @@ impl TimePattern {
 
     fn read_clamped(&self, text: &[u8]) -> Option<ReadTime> {
         let mut read = BrokenDownTime::parse(&self.pattern, text).ok()?;
+        // `24` is no year of four digits, and hardly one of two thousand years ago.
+        if let Some(year @ 0..1_000) = read.year() {
+            memchr::memmem::find(text, format!("{year:04}").as_bytes())?;
+        }
         match &self.zone {
             PatternZone::Of(zone) => in_zone(read.to_datetime().ok()?, zone),
             PatternZone::InText => placed(&read).or_else(|| {
@@ -263,6 +267,11 @@ mod tests {
             "9999-12-31T12:00:00Z",
         );
         check("%Y-%j %z", "9999-365 -0500", "9999-12-31T05:00:00Z");
+        check("%Y-%m-%d", "0024-01-05", "0024-01-05T00:00:00Z");
+        check("%y-%m-%d", "24-01-05", "2024-01-05T00:00:00Z");
+        assert_eq!(read("%Y-%m-%d", None, "24-01-05"), None);
+        assert_eq!(read("%d/%m/%Y", None, "5/1/024"), None);
+        assert_eq!(read("%F %z", None, "24-01-05 +0100"), None);
         for text in ["", "1/13/2010 8:26", "1/12/2010", "1/12/2010 8:26 ", "é"] {
             assert_eq!(read("%d/%m/%Y %H:%M", None, text), None, "{text}");
         }

@@ -12,7 +12,7 @@ use super::time::Span;
 use crate::batch::{Batch, gather, pick, timestamps};
 use crate::logic::{Columns, Factory, Rows, States};
 use crate::operator::error::KeyedError;
-use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
+use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded, OutgrownGroups};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::{AggregatePlan, Timing, Window};
 use crate::schema::{DataType, Field, Schema};
@@ -169,6 +169,7 @@ impl Accumulators {
 
     /// Calls other logic from now on.
     pub fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        self.states.forget_outgrown();
         self.guard.replace(factory)
     }
 
@@ -210,9 +211,36 @@ impl Accumulators {
     /// [`Accumulators::store`].
     pub fn fold(&mut self, arrived: &Arrived, out: &mut Outbox) -> Result<Folded, KeyedError> {
         let (input, existing) = self.fold_input(arrived)?;
+        let outgrown = self.outgrown();
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let guard = &mut self.guard;
-        Ok(guard.accumulate(&arrived.batch, &input, rows, states, out)?)
+        let folded = guard.accumulate(&arrived.batch, &input, rows, states, outgrown, out)?;
+        if folded.lost.len() == arrived.rows() {
+            // Nothing will be stored.
+            self.note_outgrown(&folded);
+        }
+        Ok(folded)
+    }
+
+    /// What is known of the groups of the batch whose states have outgrown the plugin's
+    /// memory.
+    fn outgrown(&self) -> OutgrownGroups {
+        let states = &self.states;
+        if !states.has_outgrown() {
+            return OutgrownGroups::new();
+        }
+        let existing = &self.groups.slots[..self.groups.existing];
+        let known = (0..).zip(existing);
+        let known =
+            known.filter_map(|(group, &slot)| Some((group, states.outgrown(slot)?.clone())));
+        known.collect()
+    }
+
+    fn note_outgrown(&mut self, folded: &Folded) {
+        for (group, outgrown) in &folded.outgrown {
+            let slot = self.groups.slots[*group as usize];
+            self.states.note_outgrown(slot, outgrown);
+        }
     }
 
     /// Copies states to other slots.
@@ -226,6 +254,9 @@ impl Accumulators {
 
     /// [`Accumulators::fold`] in one call, or nothing if a row would be lost.
     pub fn fold_whole(&mut self, arrived: &Arrived) -> Result<Option<Folded>, KeyedError> {
+        if !self.outgrown().is_empty() {
+            return Ok(None);
+        }
         let (input, existing) = self.fold_input(arrived)?;
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let guard = &mut self.guard;
@@ -258,6 +289,7 @@ impl Accumulators {
         out: &mut Outbox,
     ) -> Result<(Folded, Rows), KeyedError> {
         let (input, existing) = self.fold_input(arrived)?;
+        let outgrown = self.outgrown();
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let (output, guard) = (&self.output, &mut self.guard);
         let mut returned = Vec::new();
@@ -268,7 +300,9 @@ impl Accumulators {
             }
             Ok::<_, KeyedError>(())
         };
-        let folded = guard.accumulate_each(&arrived.batch, &input, rows, states, keys, out, put)?;
+        let batch = &arrived.batch;
+        let folded =
+            guard.accumulate_each(batch, &input, rows, states, outgrown, keys, out, put)?;
         Ok((folded, guard.join_rows(returned)?))
     }
 
@@ -300,6 +334,7 @@ impl Accumulators {
                     .scatter(&slots.collect::<Vec<_>>(), &folded.states)?;
             }
         }
+        self.note_outgrown(folded);
         Ok(())
     }
 

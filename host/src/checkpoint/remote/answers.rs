@@ -60,13 +60,16 @@ impl HttpService for Service {
             let is_success = response.status().is_success();
             // Without it, the client does not know what it has written.
             let is_no_store = is_written && is_success && !response.headers().contains_key("etag");
-            if !is_lasting(status) && !is_no_store {
+            let is_not_there = status == 404;
+            if !is_lasting(status) && !is_no_store && !is_not_there {
                 return Ok(response);
             }
             let (parts, body) = response.into_parts();
             let text = body.bytes().await?;
             let refused = Refused::of(status, &String::from_utf8_lossy(&text));
-            match refused.can_pass() {
+            // What is written has no other reason not to be there than its bucket.
+            let is_object = is_not_there && !is_written && refused.code() != Some("NoSuchBucket");
+            match is_object || refused.can_pass() {
                 true => Ok(HttpResponse::from_parts(parts, text.into())),
                 false => Err(HttpError::new(HttpErrorKind::Unknown, refused)),
             }
@@ -74,11 +77,11 @@ impl HttpService for Service {
     }
 }
 
-/// Of the others, the client tells what they mean: not there, not allowed, too much at once.
+/// Of the others, the client tells what they mean: not there, too much at once.
 fn is_lasting(status: u16) -> bool {
     match status {
         300..=399 => status != 304,
-        400..=499 => ![401, 403, 404, 408, 409, 412, 423, 425, 429].contains(&status),
+        400..=499 => ![404, 408, 409, 412, 423, 425, 429].contains(&status),
         501 | 505 => true,
         _ => false,
     }
@@ -106,13 +109,62 @@ impl Refused {
             (Some(code), Some(message)) => Some(format!("{code}: {message}")),
             (code, _) => code.map(str::to_owned),
         };
+        let said = said.filter(|said| !said.is_empty());
         let said = said.map(|said| said.chars().take(SHOWN_CHARS_MAX).collect());
         Refused { status, said }
     }
 
+    fn code(&self) -> Option<&str> {
+        self.said.as_deref()?.split(':').next()
+    }
+
     fn can_pass(&self) -> bool {
-        let code = self.said.as_deref().and_then(|said| said.split(':').next());
-        code.is_some_and(|code| OF_ONE_REQUEST.contains(&code))
+        self.code()
+            .is_some_and(|code| OF_ONE_REQUEST.contains(&code))
+    }
+
+    /// What somebody has to do.
+    fn advice(&self) -> &'static str {
+        match (self.status, self.code().unwrap_or_default()) {
+            (_, "InvalidAccessKeyId") => {
+                "the store knows no such access key: correct AWS_ACCESS_KEY_ID, or `endpoint` in \
+                 the `options` of `upload` if it is another store"
+            }
+            (_, "SignatureDoesNotMatch") => {
+                "the secret key is not that of the access key: correct AWS_SECRET_ACCESS_KEY"
+            }
+            (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
+                "the session of these credentials is over: renew them"
+            }
+            (_, "RequestTimeTooSkewed" | "RequestExpired") => {
+                "the clock of this machine differs from the store's: set it right"
+            }
+            (_, "AllAccessDisabled" | "AccountProblem" | "NotSignedUp" | "InvalidPayer") => {
+                "the store serves this account no more: ask whoever runs it"
+            }
+            (300..=399, _) => {
+                "the bucket is in another region or at another address: change `region` or \
+                 `endpoint` in the `options` of `upload`"
+            }
+            (400, _) => {
+                "check `region` and `endpoint` in the `options` of `upload`, and the bucket in its \
+                 `url`"
+            }
+            (401 | 407, _) => {
+                "the store does not accept these credentials: correct AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY"
+            }
+            (403, _) => {
+                "these credentials may not do that: give them the rights to list, read, write and \
+                 delete in the bucket, check its name in the `url` of `upload`, and the clock of \
+                 this machine"
+            }
+            (404, _) => {
+                "there is no such bucket: make it, or correct the `url` of `upload`, or `region` \
+                 or `endpoint` in its `options`"
+            }
+            _ => "this is no S3 store: change `endpoint` in the `options` of `upload`",
+        }
     }
 }
 
@@ -122,18 +174,7 @@ impl fmt::Display for Refused {
         if let Some(said) = &self.said {
             write!(f, " ({said})")?;
         }
-        let advice = match self.status {
-            300..=399 => {
-                "the bucket is in another region or at another address: change `region` \
-                         or `endpoint` in the `options` of `upload`"
-            }
-            400 => {
-                "check `region` and `endpoint` in the `options` of `upload`, and the bucket in \
-                    its `url`"
-            }
-            _ => "this is no S3 store: change `endpoint` in the `options` of `upload`",
-        };
-        write!(f, ": {advice}")
+        write!(f, ": {}", self.advice())
     }
 }
 
@@ -158,16 +199,32 @@ mod tests {
         assert!(shown(301, "").contains("another region"));
         assert!(shown(405, "<html>").contains("no S3 store"));
         assert!(shown(400, &format!("<Code>{}</Code>", "x".repeat(100_000))).len() < 400);
+        for (status, code, advice) in [
+            (403, "", "the rights to list, read, write and delete"),
+            (
+                403,
+                "AccessDenied",
+                "the rights to list, read, write and delete",
+            ),
+            (403, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
+            (403, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+            (403, "RequestTimeTooSkewed", "the clock of this machine"),
+            (400, "ExpiredToken", "renew them"),
+            (401, "", "does not accept these credentials"),
+            (404, "NoSuchBucket", "there is no such bucket"),
+        ] {
+            let text = shown(status, &format!("<Error><Code>{code}</Code></Error>"));
+            assert!(text.contains(advice), "{text}");
+            assert!(text.len() < 300 && !text.contains('<'), "{text}");
+        }
         for code in OF_ONE_REQUEST {
             assert!(Refused::of(400, &format!("<Code>{code}</Code>")).can_pass());
         }
         assert!(!Refused::of(400, region).can_pass());
-        for status in [301, 302, 307, 308, 400, 405, 411, 501] {
+        for status in [301, 302, 307, 308, 400, 401, 403, 405, 411, 501] {
             assert!(is_lasting(status), "{status}");
         }
-        for status in [
-            200, 204, 206, 304, 401, 403, 404, 408, 409, 429, 500, 502, 503, 504,
-        ] {
+        for status in [200, 204, 206, 304, 404, 408, 409, 429, 500, 502, 503, 504] {
             assert!(!is_lasting(status), "{status}");
         }
     }

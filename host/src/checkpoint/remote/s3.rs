@@ -1,9 +1,10 @@
 //! S3 and compatible stores, as `options` and the environment describe them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use object_store::ClientConfigKey;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
+use object_store::{ClientConfigKey, RetryConfig};
 use reqwest::Url;
 
 use super::answers::Answers;
@@ -15,6 +16,10 @@ pub struct S3 {
     pub store: AmazonS3,
     pub credentials: Option<AwsCredentialProvider>,
 }
+
+/// How long the client repeats a request that fails, or has no answer within half a minute.
+/// Whoever has made it says so, and may try again.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Checks all that the store's client would only find out from a request, where it
 /// panics, or fails in a way that looks as if it could pass.
@@ -41,7 +46,12 @@ pub fn connect(plan: &RemotePlan) -> Result<S3, String> {
         check_endpoint(&endpoint.value, allows_http)
             .map_err(|problem| format!("{} {problem}", endpoint.name))?;
     }
-    let store = builder.with_http_connector(Answers { is_signed });
+    let store = builder
+        .with_retry(RetryConfig {
+            retry_timeout: RETRY_MAX,
+            ..RetryConfig::default()
+        })
+        .with_http_connector(Answers { is_signed });
     let store = store.build().map_err(|error| error.to_string())?;
     Ok(S3 {
         credentials: is_signed.then(|| store.credentials().clone()),

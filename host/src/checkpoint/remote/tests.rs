@@ -1,11 +1,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use object_store::client::HttpRequest;
 
 use super::uploader::Uploader;
+use super::waiting::{Asked, GRACE};
 use super::*;
 use crate::checkpoint::changes::Changes;
 
@@ -295,7 +296,7 @@ async fn uploads_run_in_the_background_and_are_retried() {
         uploader.want(id, false);
     }
     let wait = Duration::from_secs(60);
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let error = uploader.finish(wait).await.expect_err("it is in the way");
     assert!(!error.fault().can_pass, "{error}");
     assert!(started.elapsed() < wait / 2, "it does not pass by itself");
@@ -376,6 +377,10 @@ async fn answering(answer: String) -> RemoteStore {
             });
         }
     });
+    at(address)
+}
+
+fn at(address: std::net::SocketAddr) -> RemoteStore {
     let options = [
         ("endpoint", format!("http://{address}")),
         ("allow_http", "true".to_owned()),
@@ -413,8 +418,18 @@ async fn an_answer_that_stays_the_same_ends_a_run_at_its_start() {
         ("405 Method Not Allowed", "<html>", "this is no S3 store"),
         ("501 Not Implemented", "", "this is no S3 store"),
         ("200 OK", "<html>Hello</html>", "this is no S3 store"),
-        ("403 Forbidden", &error("AccessDenied"), "AccessDenied"),
-        ("404 Not Found", &error("NoSuchBucket"), "NoSuchBucket"),
+        (
+            "403 Forbidden",
+            &error("AccessDenied"),
+            "(AccessDenied: so): these credentials may not do that",
+        ),
+        ("401 Unauthorized", "", "does not accept these credentials"),
+        (
+            "404 Not Found",
+            &error("NoSuchBucket"),
+            "(NoSuchBucket: so): there is no such bucket",
+        ),
+        ("404 Not Found", "<html>", "there is no such bucket"),
     ] {
         let remote = answering(format!("HTTP/1.1 {head}\r\n{}", length(body))).await;
         let error = remote.check_writable().await.expect_err(head);
@@ -426,10 +441,56 @@ async fn an_answer_that_stays_the_same_ends_a_run_at_its_start() {
             "{shown}"
         );
     }
+    // Of what is read, it says so of one object alone.
+    let remote = answering(format!("HTTP/1.1 404 Not Found\r\n{}", length("<html>"))).await;
+    let missing = remote.manifest(7).await;
+    assert!(matches!(missing, Err(StorageError::Missing { id: 7, .. })));
+
     let timeout = error("RequestTimeout");
     let answer = format!("HTTP/1.1 400 Bad Request\r\n{}", length(&timeout));
     let remote = answering(answer).await;
     remote.check_writable().await.expect("it can pass");
+}
+
+/// A store that takes connections and answers nothing.
+async fn silent() -> Arc<RemoteStore> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((client, _)) = listener.accept().await {
+            open.push(client);
+        }
+    });
+    Arc::new(at(address))
+}
+
+#[tokio::test]
+async fn a_store_that_is_silent_holds_nobody_up_for_long() {
+    let remote = silent().await;
+    let began = Instant::now();
+    let asked = remote.clone();
+    let listed = remote.soon(async move { asked.list().await }).await;
+    assert!(matches!(listed, Asked::Waiting(_)), "it answers nothing");
+    let first = began.elapsed();
+    assert!(first < GRACE * 4, "{first:?}");
+    // What is not answered is not waited for again.
+    let asked = remote.clone();
+    let listed = remote.soon(async move { asked.list().await }).await;
+    assert!(matches!(listed, Asked::Waiting(_)), "it answers nothing");
+    assert!(began.elapsed() < first + GRACE / 2, "{:?}", began.elapsed());
+
+    let limit = Some(Duration::from_millis(300));
+    let waited = remote.answer("for its checkpoints", limit, remote.list());
+    let error = waited.await.expect_err("it answers nothing");
+    assert_eq!(error.fault(), Fault::OUTSIDE);
+    assert_eq!(
+        error.to_string(),
+        "the object store s3://bucket/prefix has not answered within 300ms, and was asked for its \
+         checkpoints: see that it runs, and that `url` and `endpoint` of `upload` and the network \
+         lead to it"
+    );
 }
 
 /// What the check of a URL and options says.

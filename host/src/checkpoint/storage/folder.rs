@@ -23,7 +23,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +55,8 @@ pub struct FolderStorage {
     are_read: AtomicBool,
     /// Locked while rows or checkpoints change; readers do not wait for it.
     writer: Mutex<Writer>,
+    /// The folders that were not there before, the innermost first.
+    made: Vec<PathBuf>,
     _lock: FolderLock,
 }
 
@@ -82,10 +84,18 @@ impl FolderStorage {
     /// limits the database's cache and buffers together, and about as much again
     /// is used while the database is updated.
     pub fn open(folder: &Path, memory_bytes_max: usize) -> Result<FolderStorage, StorageError> {
-        // Only the owner may read states.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|cause| io("make the folder", folder, cause))?;
-        let lock = FolderLock::take(folder)?;
+        let missing = folder.ancestors().take_while(|folder| !folder.exists());
+        let made: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+        let lock = loop {
+            // Only the owner may read states.
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|cause| io("make the folder", folder, cause))?;
+            let lock = FolderLock::take(folder)?;
+            // A run before may just have removed it.
+            if lock.is_of(folder) {
+                break lock;
+            }
+        };
         let archive = Archive::of(folder);
         archive.open()?;
         let live = folder.join("live");
@@ -99,8 +109,26 @@ impl FolderStorage {
             has_journal: AtomicBool::new(false),
             are_read: AtomicBool::new(false),
             writer: Mutex::default(),
+            made,
             _lock: lock,
         })
+    }
+
+    /// Removes what was made of the folder, if no checkpoint was made in it: a run that is
+    /// refused leaves nothing.
+    fn remove_unused(&mut self) {
+        let Some(folder) = self.made.first() else {
+            return;
+        };
+        // Others fail as well, if there is one.
+        if fs::remove_dir(self.archive.folder()).is_ok() {
+            *self.rows.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+            let _ = archive::remove(&self.live);
+            let _ = FolderLock::remove(folder);
+            for folder in &self.made {
+                let _ = fs::remove_dir(folder);
+            }
+        }
     }
 
     /// The checkpoints, which may be read at the same time.
@@ -156,8 +184,7 @@ impl FolderStorage {
 
     fn new_folder(&self, writer: &mut Writer) -> Result<PathBuf, StorageError> {
         writer.databases += 1;
-        std::fs::create_dir_all(&self.live)
-            .map_err(|cause| io("make the folder", &self.live, cause))?;
+        fs::create_dir_all(&self.live).map_err(|cause| io("make the folder", &self.live, cause))?;
         Ok(self.live.join(writer.databases.to_string()))
     }
 
@@ -220,6 +247,12 @@ impl Drop for LinkedFiles {
     fn drop(&mut self) {
         // If this fails, opening the data folder removes it.
         let _ = archive::remove(&self.base);
+    }
+}
+
+impl Drop for FolderStorage {
+    fn drop(&mut self) {
+        self.remove_unused();
     }
 }
 

@@ -67,6 +67,7 @@ fn a_failure_is_shown_once_with_how_often_it_came() {
                   - {"n":1}
               1 rows became dead letters, such as
                 clean: reject: no user: {}
+              SLUICEBOX_LOG=info shows what the host and its plugins log meanwhile
         "#]],
     );
 }

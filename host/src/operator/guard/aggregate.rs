@@ -1,10 +1,11 @@
+use std::collections::HashMap;
 use std::ops::Range;
 
 use arrow_array::{Array, ArrayRef};
 use arrow_select::interleave::interleave;
 
 use super::{AggregateGuard, Guard, Parts, Pieces, Subject, halves, slice, taken_back};
-use crate::batch::{Batch, gather};
+use crate::batch::{Batch, bytes, gather};
 use crate::blame::Fault;
 use crate::json::render_columns;
 use crate::logic::{
@@ -12,6 +13,7 @@ use crate::logic::{
 };
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::OperatorPlan;
+use crate::state::table::Outgrown;
 use crate::stop::Stop;
 
 /// The outcome of folding rows into states.
@@ -19,12 +21,16 @@ use crate::stop::Stop;
 pub struct Folded {
     /// One row for each of `groups`.
     pub states: Vec<ArrayRef>,
-    /// The groups that have a state, ascending: all but new ones with rows that
-    /// the plugin failed on only. Absent if all groups have one.
+    /// The groups that have another state than before, ascending. Absent if all have.
     pub groups: Option<Vec<u32>>,
     /// Rows that were rejected or failed on, ascending. They changed no state.
     pub lost: Vec<u32>,
+    /// What was found out about states as they are now.
+    pub outgrown: Vec<(u32, Outgrown)>,
 }
+
+/// What is known of the states of groups that have outgrown the plugin's memory.
+pub type OutgrownGroups = HashMap<u32, Outgrown>;
 
 impl AggregateGuard {
     pub fn new(node: &str, plan: &OperatorPlan, stop: &Stop) -> Result<Self, OperatorError> {
@@ -38,13 +44,14 @@ impl AggregateGuard {
         input: &[ArrayRef],
         groups: &[u32],
         states: States<'_>,
+        outgrown: OutgrownGroups,
         out: &mut Outbox,
     ) -> Result<Folded, OperatorError> {
         let fold = |logic: &mut dyn Aggregate, rows: Grouped<'_>, states: States<'_>, _: &[u32]| {
             logic.accumulate(rows, states).map(|done| (done, None))
         };
         let put = |_: &Self, _, _, _: &mut Outbox| Ok(());
-        self.fold(batch, input, groups, states, out, fold, put)
+        self.fold(batch, input, groups, states, outgrown, out, fold, put)
     }
 
     /// Like `accumulate`, of at least two rows in one call, or nothing if the call fails, is
@@ -68,6 +75,7 @@ impl AggregateGuard {
             states: done.states,
             groups: None,
             lost: Vec::new(),
+            outgrown: Vec::new(),
         }))
     }
 
@@ -81,6 +89,7 @@ impl AggregateGuard {
         input: &[ArrayRef],
         groups: &[u32],
         states: States<'_>,
+        outgrown: OutgrownGroups,
         keys: &[ArrayRef],
         out: &mut Outbox,
         mut put: impl FnMut(Rows, &mut Outbox) -> Result<(), E>,
@@ -103,7 +112,7 @@ impl AggregateGuard {
             Some(piece) => put(guard.join_rows(piece)?, out),
             None => Ok(()),
         };
-        let folded = self.fold(batch, input, groups, states, out, fold, add)?;
+        let folded = self.fold(batch, input, groups, states, outgrown, out, fold, add)?;
         if let Some(piece) = pieces.rest() {
             put(self.join_rows(piece)?, out)?;
         }
@@ -209,6 +218,10 @@ impl AggregateGuard {
     /// Folds the parts of a batch in order, each into the states after the previous
     /// one. A call gets the states of its own rows only, and is told which groups these are.
     /// `put` gets the results of a call, if it has some, and where its rows begin.
+    ///
+    /// A row whose group's state has outgrown the plugin's memory is in a call of its own, and
+    /// in none if a row of its size has already failed with that state: else each call would
+    /// fail, be repeated in halves down to that row, and take memory in vain.
     #[expect(clippy::too_many_arguments, reason = "a call has as many parts")]
     fn fold<E: From<OperatorError>>(
         &mut self,
@@ -216,6 +229,7 @@ impl AggregateGuard {
         input: &[ArrayRef],
         groups: &[u32],
         states: States<'_>,
+        mut outgrown: OutgrownGroups,
         out: &mut Outbox,
         accumulate: impl Fn(
             &mut dyn Aggregate,
@@ -230,6 +244,7 @@ impl AggregateGuard {
         // Most batches are one call.
         if let [_] = rest.0.as_slice()
             && batch.rows() > 1
+            && outgrown.is_empty()
         {
             let taken_back = taken_back(batch, &(0..batch.rows()));
             let rows = grouped(input, groups, &taken_back);
@@ -241,6 +256,7 @@ impl AggregateGuard {
                         states: done.states,
                         groups: None,
                         lost: done.rejects.iter().map(|reject| reject.row).collect(),
+                        outgrown: Vec::new(),
                     };
                     if let Some(rows) = rows {
                         put(self, 0, rows, out)?;
@@ -252,6 +268,18 @@ impl AggregateGuard {
         }
         let mut newest = NewestStates::new(states);
         loop {
+            rest.set_apart(|row| outgrown.contains_key(&groups[row]));
+            let next = rest.0.last().filter(|part| part.len() == 1).cloned();
+            if let Some(part) = next
+                && let Some(known) = outgrown.get(&groups[part.start])
+                && let Some(failure) = known.refusal(0, bytes(input, &part))
+            {
+                rest.0.pop();
+                let row = part.start as u32;
+                self.handle_failure(&Subject::Row(batch, row), failure, out)?;
+                lost.push(row);
+                continue;
+            }
             let part = self.next_part(&mut rest, |logic, part| {
                 let columns = slice(input, part);
                 let of_part = newest.of(&groups[part.clone()])?;
@@ -270,21 +298,31 @@ impl AggregateGuard {
                         put(self, part.start, rows, out)?;
                     }
                     newest.put(&members, done.states);
+                    if let Some(changed) = outgrown.get_mut(&groups[part.start]) {
+                        changed.0 = None;
+                    }
                 }
-                Some((part, Err(failure))) => {
+                Some((part, Err(mut failure))) => {
                     let row = part.start as u32;
+                    let group = groups[part.start];
+                    let sizes = [0, bytes(input, &part)];
+                    let state_bytes = newest.bytes(group);
+                    if let Some(found) = self.outgrown(&mut failure, sizes, state_bytes) {
+                        outgrown.insert(group, found);
+                    }
                     self.handle_failure(&Subject::Row(batch, row), &failure, out)?;
                     lost.push(row);
                 }
             }
         }
         let (groups, states) = newest
-            .all()
+            .changed()
             .map_err(|error| self.fatal(error.message, Fault::ROW))?;
         let folded = Folded {
             states,
             groups: Some(groups),
             lost,
+            outgrown: outgrown.into_iter().collect(),
         };
         Ok(folded)
     }
@@ -374,21 +412,28 @@ impl NewestStates {
         self.returned.push(states);
     }
 
-    /// The groups that have a state, and their states.
-    fn all(self) -> Result<(Vec<u32>, Vec<ArrayRef>), Failure> {
+    /// Bytes of the state of a group; none if it has no state yet.
+    fn bytes(&self, group: u32) -> usize {
+        let place = self.places[group as usize];
+        place.map_or(0, |(of, row)| bytes(&self.returned[of], &(row..row + 1)))
+    }
+
+    /// The groups whose states were returned, and these.
+    fn changed(self) -> Result<(Vec<u32>, Vec<ArrayRef>), Failure> {
         let places = (0..).zip(&self.places);
-        let (groups, places): (Vec<u32>, Vec<(usize, usize)>) = places
-            .filter_map(|(group, place)| Some((group, (*place)?)))
-            .unzip();
+        let places = places.filter_map(|(group, place)| Some((group, (*place)?)));
+        let (groups, places): (Vec<u32>, Vec<(usize, usize)>) =
+            places.filter(|(_, (of, _))| *of > 0).unzip();
         let states = self.gather(&places)?;
         Ok((groups, states))
     }
 
     fn gather(&self, places: &[(usize, usize)]) -> Result<Vec<ArrayRef>, Failure> {
-        let (columns, of) = match places.first() {
-            Some(&(of, _)) => (&self.returned[of], of),
-            None => (&self.returned[0], 0),
-        };
+        if places.is_empty() {
+            return Ok(slice(&self.returned[0], &(0..0)));
+        }
+        let of = places[0].0;
+        let columns = &self.returned[of];
         // All that one call has returned.
         let rows = columns.first().map_or(places.len(), |column| column.len());
         let is_whole = places.len() == rows
@@ -399,11 +444,19 @@ impl NewestStates {
         if is_whole {
             return Ok(columns.clone());
         }
+        // Of many calls, few have returned these.
+        let mut used: Vec<usize> = places.iter().map(|(of, _)| *of).collect();
+        used.sort_unstable();
+        used.dedup();
+        let places = places
+            .iter()
+            .map(|(of, row)| (used.partition_point(|it| it < of), *row));
+        let places: Vec<(usize, usize)> = places.collect();
         (0..columns.len())
             .map(|column| {
-                let returned = self.returned.iter();
-                let returned: Vec<&dyn Array> = returned.map(|of| of[column].as_ref()).collect();
-                interleave(&returned, places).map_err(|error| {
+                let returned = used.iter().map(|&of| self.returned[of][column].as_ref());
+                let returned: Vec<&dyn Array> = returned.collect();
+                interleave(&returned, &places).map_err(|error| {
                     Failure::new(
                         FailureKind::Memory,
                         format!("its states are too large for one call: {error}"),

@@ -19,6 +19,8 @@ struct Faulty {
     panics_on: Vec<i64>,
     /// A call with more states needs too much memory.
     states_max: usize,
+    /// So does one with a larger state.
+    state_max: i64,
     /// So many calls with a bad value fail; later ones succeed.
     failures_left: Arc<AtomicUsize>,
     instances: AtomicUsize,
@@ -29,6 +31,7 @@ struct Faulty {
 struct FaultyInstance {
     panics_on: Vec<i64>,
     states_max: usize,
+    state_max: i64,
     failures_left: Arc<AtomicUsize>,
     used_up: bool,
     logged: Arc<AtomicUsize>,
@@ -48,6 +51,7 @@ impl Factory for Faulty {
         let instance = Box::new(FaultyInstance {
             panics_on: self.panics_on.clone(),
             states_max: self.states_max,
+            state_max: self.state_max,
             failures_left: self.failures_left.clone(),
             used_up: false,
             logged: self.logged.clone(),
@@ -148,6 +152,10 @@ impl Aggregate for FaultyInstance {
             ));
         }
         let mut sums = values(states.existing);
+        if sums.iter().any(|sum| *sum > self.state_max) {
+            self.used_up = true;
+            return Err(Failure::new(FailureKind::Memory, "needed too much"));
+        }
         sums.resize(states.groups, 0);
         for (value, &group) in rows.iter().zip(groups) {
             sums[group as usize] += (*value).max(0);
@@ -211,6 +219,7 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
         },
         panics_on: panics_on.to_vec(),
         states_max: usize::MAX,
+        state_max: i64::MAX,
         failures_left: Arc::new(AtomicUsize::new(failures)),
         instances: AtomicUsize::new(0),
         logged: Arc::default(),
@@ -377,7 +386,16 @@ fn states_carry_from_part_to_part() {
         Ok::<_, OperatorError>(())
     };
     let folded = aggregating(&factory, OnError::DeadLetter)
-        .accumulate_each(&rows, &rows.columns, &groups, states, &[], &mut out, put)
+        .accumulate_each(
+            &rows,
+            &rows.columns,
+            &groups,
+            states,
+            OutgrownGroups::new(),
+            &[],
+            &mut out,
+            put,
+        )
         .expect("the policy takes the row");
     let [results]: [Rows; 1] = pieces.try_into().expect("one piece");
     assert_eq!(values_of(&folded), [101, 6]);
@@ -403,7 +421,14 @@ fn a_call_gets_the_states_of_its_own_rows_only() {
     };
     let mut out = Outbox::default();
     let folded = aggregating(&factory, OnError::DeadLetter)
-        .accumulate(&rows, &rows.columns, &[0, 3, 1, 2, 3], states, &mut out)
+        .accumulate(
+            &rows,
+            &rows.columns,
+            &[0, 3, 1, 2, 3],
+            states,
+            OutgrownGroups::new(),
+            &mut out,
+        )
         .expect("no row needs more than one state");
     assert_eq!(values_of(&folded), [101, 203, 4, 7]);
     assert_eq!(folded.groups, Some(vec![0, 1, 2, 3]));
@@ -448,11 +473,62 @@ fn groups_without_any_good_row_have_no_state() {
         groups: 3,
     };
     let folded = aggregating(&factory, OnError::Skip)
-        .accumulate(&rows, &rows.columns, &[1, 2], states, &mut out)
+        .accumulate(
+            &rows,
+            &rows.columns,
+            &[1, 2],
+            states,
+            OutgrownGroups::new(),
+            &mut out,
+        )
         .expect("the policy takes the rows");
-    assert_eq!(values_of(&folded), [7]);
-    assert_eq!(folded.groups, Some(vec![0]));
+    assert_eq!(values_of(&folded), [0; 0]);
+    assert_eq!(folded.groups, Some(vec![]));
     assert_eq!(folded.lost, [0, 1]);
+}
+
+/// A state that has outgrown the memory is not tried with row after row, nor are the rows of
+/// its neighbours with it.
+#[test]
+fn a_state_that_has_outgrown_its_memory_is_tried_once() {
+    let mut factory = faulty(Kind::Aggregate, &[], 0);
+    Arc::get_mut(&mut factory)
+        .expect("nobody shares it")
+        .state_max = 500;
+    let rows = batch(&[1; 256]);
+    let groups: Vec<u32> = (0..256).map(|row| row % 2).collect();
+    let existing = [column(vec![600, 3])];
+    let states = States {
+        existing: Columns {
+            rows: 2,
+            columns: &existing,
+        },
+        groups: 2,
+    };
+    let mut out = Outbox::default();
+    let mut guard = aggregating(&factory, OnError::DeadLetter);
+    let mut fold = |outgrown| -> OutgrownGroups {
+        let folded = guard.accumulate(&rows, &rows.columns, &groups, states, outgrown, &mut out);
+        let folded = folded.expect("the policy takes the rows");
+        assert_eq!(values_of(&folded), [3 + 128]);
+        assert_eq!(folded.groups, Some(vec![1]));
+        let hot: Vec<u32> = (0..256).step_by(2).collect();
+        assert_eq!(folded.lost, hot);
+        folded.outgrown.into_iter().collect()
+    };
+    // 256, 128 and so on, down to the row.
+    let known = fold(OutgrownGroups::new());
+    assert_eq!(factory.instances.load(Ordering::SeqCst), 10);
+    fold(known);
+    assert_eq!(factory.instances.load(Ordering::SeqCst), 10);
+    let (letters, _) = out.dead_letters.split_at(128);
+    let error = "needed too much, which the state of the row's key, of 8 bytes, has outgrown: \
+                 raise it, or have the plugin keep less of a key";
+    assert!(
+        letters.iter().all(|letter| letter.error == error),
+        "{letters:?}"
+    );
+    assert_eq!(out.dead_letters.len(), 256);
 }
 
 #[test]

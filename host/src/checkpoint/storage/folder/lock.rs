@@ -1,7 +1,8 @@
 //! Lets only one process at a time use a data folder.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::trouble::io;
@@ -37,6 +38,20 @@ impl FolderLock {
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(|cause| io("write the lock", &path, cause))?;
         Ok(FolderLock { file })
+    }
+
+    /// Whether it is the lock that others find in the folder.
+    pub fn is_of(&self, folder: &Path) -> bool {
+        let found = fs::metadata(folder.join(FILE)).and_then(|found| {
+            let locked = self.file.metadata()?;
+            Ok((found.dev(), found.ino()) == (locked.dev(), locked.ino()))
+        });
+        found.unwrap_or(false)
+    }
+
+    /// Removes the lock of a folder that is removed, by whoever has it.
+    pub fn remove(folder: &Path) -> std::io::Result<()> {
+        fs::remove_file(folder.join(FILE))
     }
 
     /// The id of the process that has locked the folder, if any; `unknown` if it

@@ -116,7 +116,7 @@ fn a_checkpoint_shares_the_files_that_have_not_changed() {
     write(&storage, 1, &[("a", "1")]);
     write(&storage, 2, &[]);
     let tables = |id: CheckpointId| -> Vec<u64> {
-        let entries = std::fs::read_dir(storage.archive.path(id)).expect("a folder");
+        let entries = fs::read_dir(storage.archive.path(id)).expect("a folder");
         entries
             .map(|entry| entry.expect("an entry"))
             .filter(|entry| archive::is_immutable(&entry.file_name().to_string_lossy()))
@@ -245,7 +245,7 @@ fn held_files_outlive_their_checkpoint() {
     let held = storage.archive.hold(1).expect("checkpoint 1");
     storage.delete(1).expect("a checkpoint to drop");
     for file in &held.manifest.files {
-        let kept = std::fs::metadata(held.folder.join(&file.name)).expect("a file");
+        let kept = fs::metadata(held.folder.join(&file.name)).expect("a file");
         assert_eq!(kept.len(), file.bytes);
     }
     let place = held.folder.clone();

@@ -41,7 +41,7 @@ fn change(numbers: impl Iterator<Item = u64>, round: u64) -> Changes {
 
 /// Time that all threads of this process have spent on a core.
 fn core_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
     let ticks = after_name
         .split(' ')
@@ -52,7 +52,7 @@ fn core_time() -> Duration {
 }
 
 fn bytes_in(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).expect("a folder");
+    let entries = fs::read_dir(folder).expect("a folder");
     let lengths = entries.map(|entry| entry.expect("an entry").metadata().expect("metadata").len());
     lengths.sum()
 }
@@ -137,13 +137,13 @@ fn checkpoints_of_a_large_state() {
     println!(
         "the last checkpoint: {} MB in {} files",
         bytes_in(&storage.archive.path(last)) >> 20,
-        std::fs::read_dir(storage.archive.path(last))
+        fs::read_dir(storage.archive.path(last))
             .expect("a folder")
             .count()
     );
 
     // Where that is allowed, as after a start of the machine.
-    let is_cold = std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
+    let is_cold = fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
     println!(
         "files are {}",
         if is_cold { "read from disk" } else { "cached" }
