@@ -17,6 +17,9 @@ mod joined;
 /// Look-ups in tables.
 #[path = "pipelines/lookups.rs"]
 mod lookups;
+/// Functions of what is calculated.
+#[path = "pipelines/calculated.rs"]
+mod calculated;
 /// Numbers that are too large for plugins.
 #[path = "pipelines/overflow.rs"]
 mod overflow;

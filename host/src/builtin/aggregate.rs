@@ -8,6 +8,8 @@
 pub mod call;
 /// What functions take, give and keep.
 mod function;
+/// What functions combine that is no field.
+pub mod computed;
 /// How a function is called.
 mod fold;
 /// Counts, sums, means and variances.
@@ -25,6 +27,7 @@ mod values;
 /// Distinct values and quantiles, about.
 mod sketches;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,6 +38,7 @@ use arrow_select::take::take;
 
 use self::call::{Call, Function};
 use self::chosen::{ByArrival, Extreme};
+use self::computed::Computed;
 use self::decimals::Decimals;
 use self::fold::{Fold, Input, Problem, Sums};
 use self::function::Numbers;
@@ -67,6 +71,8 @@ pub struct Functions {
     columns: Arc<[usize]>,
     /// The function that counts rows, where rows are taken back.
     rows: Option<usize>,
+    /// Columns behind those of the input.
+    computed: Arc<[Computed]>,
 }
 
 /// A function of a field with a type.
@@ -87,6 +93,19 @@ impl Functions {
     /// `input` has the fields that the functions read, of types that they take. With
     /// `retracts`, rows may take others back, which all functions have to be able to.
     pub fn new(columns: Vec<Column>, input: Schema, retracts: bool) -> Self {
+        Functions::computing(columns, input, Vec::new(), retracts)
+    }
+
+    /// As [`Functions::new`], where functions read what is computed, too.
+    pub fn computing(
+        columns: Vec<Column>,
+        input: Schema,
+        computed: Vec<Computed>,
+        retracts: bool,
+    ) -> Self {
+        let mut read = input.clone();
+        read.fields
+            .extend(computed.iter().map(|it| it.field.clone()));
         // A function that is called twice is computed once. The order of columns plays no
         // part in the state, so that it can change.
         let mut calls: Vec<&Call> = columns.iter().map(|column| &column.call).collect();
@@ -98,8 +117,8 @@ impl Functions {
         let mut state = Schema::default();
         let mut functions: Vec<Typed> = Vec::with_capacity(calls.len());
         for call in &calls {
-            let at = call.field.as_deref().and_then(|name| input.index_of(name));
-            let field = at.map(|at| &input.fields[at]);
+            let at = call.field.as_deref().and_then(|name| read.index_of(name));
+            let field = at.map(|at| &read.fields[at]);
             let kept = call.state(field, retracts);
             let fold = fold_of(call, field, &kept, retracts);
             let before = functions.last().filter(|it| it.call.kept() == call.kept());
@@ -121,7 +140,7 @@ impl Functions {
         }
         let result = |column: &Column| {
             let name = column.call.field.as_deref();
-            let field = name.and_then(|name| input.field(name));
+            let field = name.and_then(|name| read.field(name));
             column.call.result(&column.name, field)
         };
         let output = Schema::new(columns.iter().map(result).collect());
@@ -139,6 +158,7 @@ impl Functions {
             functions: functions.into(),
             columns: places,
             rows: rows.flatten(),
+            computed: computed.into(),
         }
     }
 }
@@ -153,6 +173,7 @@ impl Factory for Functions {
             functions: self.functions.clone(),
             columns: self.columns.clone(),
             rows: self.rows,
+            computed: self.computed.clone(),
         })))
     }
 }
@@ -226,6 +247,7 @@ struct FunctionsInstance {
     functions: Arc<[Typed]>,
     columns: Arc<[usize]>,
     rows: Option<usize>,
+    computed: Arc<[Computed]>,
 }
 
 /// The states of groups, and the results after each row if wanted.
@@ -241,15 +263,47 @@ impl FunctionsInstance {
         states: States<'_>,
         each: bool,
     ) -> Result<(Accumulated, Rows), Failure> {
-        match self.fold(rows, states, each) {
-            Ok(folded) => {
-                let all = (0..rows.input.rows as u32).collect();
-                return Ok(self.folded(folded, all, Vec::new(), each));
-            }
-            Err((_, Problem::Overflow)) => {}
-            Err((at, problem)) => return Err(self.failure(at, problem)),
+        if self.computed.is_empty() {
+            return self.accumulate_columns(rows, states, Vec::new(), each);
         }
-        let rejects = self.overflows(rows, states);
+        let mut columns = rows.input.columns.to_vec();
+        let mut rejects = Vec::new();
+        for computed in &*self.computed {
+            let (column, none) = computed.of(rows.input)?;
+            columns.push(column);
+            rejects.extend(none);
+        }
+        rejects.sort_by_key(|reject| reject.row);
+        rejects.dedup_by_key(|reject| reject.row);
+        let input = Columns {
+            rows: rows.input.rows,
+            columns: &columns,
+        };
+        self.accumulate_columns(Grouped { input, ..rows }, states, rejects, each)
+    }
+
+    /// The same with columns of all that functions read. `rejects` are rows that have no
+    /// value in some.
+    fn accumulate_columns(
+        &self,
+        rows: Grouped<'_>,
+        states: States<'_>,
+        mut rejects: Vec<Reject>,
+        each: bool,
+    ) -> Result<(Accumulated, Rows), Failure> {
+        if rejects.is_empty() {
+            match self.fold(rows, states, each) {
+                Ok(folded) => {
+                    let all = (0..rows.input.rows as u32).collect();
+                    return Ok(self.folded(folded, all, Vec::new(), each));
+                }
+                Err((_, Problem::Overflow)) => {}
+                Err((at, problem)) => return Err(self.failure(at, problem)),
+            }
+        }
+        let without: HashSet<u32> = rejects.iter().map(|reject| reject.row).collect();
+        rejects.extend(self.overflows(rows, states, &without));
+        rejects.sort_by_key(|reject| reject.row);
         let mut rejected = rejects.iter().map(|reject| reject.row).peekable();
         let kept: Vec<u32> = (0..rows.input.rows as u32)
             .filter(|&row| rejected.next_if_eq(&row).is_none())
@@ -351,7 +405,14 @@ impl FunctionsInstance {
 
     /// The rows with which a sum would be too large. They change nothing, so whether a
     /// row is one depends on those before.
-    fn overflows(&self, rows: Grouped<'_>, states: States<'_>) -> Vec<Reject> {
+    ///
+    /// Those of `without` are rejected already.
+    fn overflows(
+        &self,
+        rows: Grouped<'_>,
+        states: States<'_>,
+        without: &HashSet<u32>,
+    ) -> Vec<Reject> {
         let sums = self.functions.iter().filter_map(|function| {
             let sums = function.fold.sums(function.input(rows, states, false))?;
             Some((function, sums))
@@ -359,6 +420,9 @@ impl FunctionsInstance {
         let mut sums: Vec<(&Typed, Sums)> = sums.collect();
         let mut rejects = Vec::new();
         for (row, &group) in rows.groups.iter().enumerate() {
+            if without.contains(&(row as u32)) {
+                continue;
+            }
             let group = group as usize;
             if let Some((function, _)) = sums.iter().find(|(_, sums)| !sums.fits(row, group)) {
                 rejects.push(Reject {

@@ -18,9 +18,8 @@ use crate::logic::{
     Transform, Transformed,
 };
 use crate::schema::Schema;
-pub use check::{CheckError, Fields, check};
-pub use expression::Expression;
-use expression::{Value, View};
+pub use check::{CheckError, Fields, check, check_number};
+pub use expression::{Expression, NoValue, Value, View};
 
 /// Makes instances.
 pub struct Filter {

@@ -9,9 +9,10 @@ use arrow_array::ArrayRef;
 use super::builder::Builder;
 use super::columns::Upstream;
 use super::section::{Resolved, Timing};
+use crate::builtin::aggregate::computed::Computed;
 use crate::builtin::aggregate::{Column, Functions};
 use crate::builtin::deduplicate::Deduplicate;
-use crate::builtin::filter::{CheckError, Fields, Filter, check};
+use crate::builtin::filter::{CheckError, Fields, Filter, check, check_number};
 use crate::builtin::neighbours::call::{Call as NeighbourCall, Neighbour};
 use crate::builtin::neighbours::{Added, Neighbours};
 use crate::builtin::order::Order;
@@ -183,6 +184,7 @@ impl Builder<'_> {
         upstreams: &[&Upstream],
     ) -> Option<(Arc<dyn Factory>, Arguments)> {
         let mut input = Schema::default();
+        let mut computed: Vec<Computed> = Vec::new();
         let mut good = true;
         let retracts = upstreams.iter().any(|up| up.relation.changes.is_some());
         for (_, call) in &aggregate.columns {
@@ -192,7 +194,12 @@ impl Builder<'_> {
                 continue;
             };
             let reads = format!("{title}: `{call}`");
-            let Some(found) = self.read_field(&reads, name, &place, upstreams) else {
+            let is_name = upstreams.iter().any(|up| up.find_member(name).is_some());
+            let found = match is_name || !is_calculation(name) {
+                true => self.read_field(&reads, name, &place, upstreams),
+                false => self.compute(&reads, name, &place, upstreams, &mut input, &mut computed),
+            };
+            let Some(found) = found else {
                 good = false;
                 continue;
             };
@@ -222,7 +229,9 @@ impl Builder<'_> {
                     mistake = mistake.at(up.place.clone(), "rows come from here");
                 }
                 self.mistakes.push(mistake);
-            } else if input.index_of(name).is_none() {
+            } else if computed.iter().all(|it| it.field.name != *name)
+                && input.index_of(name).is_none()
+            {
                 input.fields.push(found.column);
             }
         }
@@ -239,9 +248,65 @@ impl Builder<'_> {
             .map(|column| (column.name.clone(), Value::Text(column.call.to_string())));
         let arguments = arguments.collect();
         Some((
-            Arc::new(Functions::new(columns, input, retracts)),
+            Arc::new(Functions::computing(columns, input, computed, retracts)),
             arguments,
         ))
+    }
+
+    /// What a function reads that is calculated of fields.
+    fn compute(
+        &mut self,
+        reads: &str,
+        text: &str,
+        place: &Span,
+        upstreams: &[&Upstream],
+        input: &mut Schema,
+        computed: &mut Vec<Computed>,
+    ) -> Option<ReadField> {
+        let mut fields = FilterFields {
+            builder: self,
+            reads: reads.to_owned(),
+            place: place.clone(),
+            upstreams,
+            input: std::mem::take(input),
+            read: Vec::new(),
+        };
+        let checked = check_number(text, &mut fields);
+        let FilterFields {
+            input: columns,
+            read,
+            ..
+        } = fields;
+        *input = columns;
+        match checked {
+            Ok((expression, data_type)) => {
+                let nullable = read.iter().any(|read| read.field.nullable);
+                let field = Field::new(text, data_type, nullable);
+                if computed.iter().all(|it| it.field.name != text) {
+                    computed.push(Computed {
+                        field: field.clone(),
+                        reads: read,
+                        expression,
+                    });
+                }
+                Some(ReadField {
+                    column: field.clone(),
+                    members: Vec::new(),
+                    value: field,
+                    place: place.clone(),
+                })
+            }
+            Err(CheckError::Said) => None,
+            Err(CheckError::Wrong {
+                part,
+                problem,
+                help,
+            }) => {
+                let mistake = Mistake::new(format!("{reads}: `{part}` {problem}"));
+                self.mistakes.push(mistake.at(place.clone(), "").help(help));
+                None
+            }
+        }
     }
 
     fn select(
@@ -448,6 +513,11 @@ impl Fields for FilterFields<'_, '_, '_> {
     fn field(&self, number: usize) -> &Field {
         &self.read[number].field
     }
+}
+
+/// Whether a function's argument is more than the name of a field.
+fn is_calculation(text: &str) -> bool {
+    text.contains(['+', '-', '*', '/', '%', '(', '?'])
 }
 
 /// The place of a column, which is added if it is new.

@@ -8,7 +8,8 @@ use crate::suggest;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     pub function: Function,
-    /// Absent for [`Function::CountRows`] alone.
+    /// Absent for [`Function::CountRows`] alone. It may also be a calculation with fields, as
+    /// it is written.
     pub field: Option<String>,
 }
 
@@ -104,7 +105,7 @@ impl Call {
         };
         let arguments: Vec<&str> = match arguments.trim() {
             "" => Vec::new(),
-            arguments => arguments.split(',').map(str::trim).collect(),
+            arguments => split(arguments),
         };
         if let Some(bad) = arguments.iter().find(|argument| !is_argument(argument)) {
             return Err(CallError {
@@ -161,8 +162,24 @@ impl Call {
     }
 }
 
+/// The arguments, between commas that are in no brackets.
+fn split(arguments: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let is_between = |character| {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        character == ',' && depth == 0
+    };
+    arguments.split(is_between).map(str::trim).collect()
+}
+
 fn is_argument(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['(', ')', '"', '\''])
+    let name = text.split('(').next().unwrap_or_default().trim();
+    let nests = name.len() < text.len() && OF_FIELD.iter().any(|(known, _)| *known == name);
+    !(text.is_empty() || nests || text.contains(['"', '\'']))
 }
 
 fn counted(arguments: usize) -> String {
@@ -227,6 +244,8 @@ mod tests {
             ("top( 3 ,amount )", "top(3, amount)"),
             ("stddev(x y-z)", "stddev(x y-z)"),
             ("quantile(x, .950)", "quantile(x, 0.95)"),
+            ("sum( price * (a - b) )", "sum(price * (a - b))"),
+            ("top(2, int(x) + 1)", "top(2, int(x) + 1)"),
         ];
         for (text, shown) in texts {
             let call = Call::parse(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));

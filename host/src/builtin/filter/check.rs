@@ -5,6 +5,7 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr};
 use cel::{ParseErrors, Program};
 
 use super::expression::{Calculation, Comparison, Decimal, Expression, Literal, Number, TextTest};
+use crate::decimal::PRECISION_MAX;
 use crate::schema::{DataType, Field};
 use crate::suggest;
 use crate::timestamp;
@@ -51,8 +52,8 @@ const NESTED_MAX: usize = 24;
 /// How deep an expression is, with operators that follow each other.
 const DEPTH_MAX: usize = 200;
 
-/// The condition of a filter.
-pub fn check(text: &str, fields: &mut dyn Fields) -> Result<Expression, CheckError> {
+/// Reads what is not too much for the parser.
+fn compile(text: &str) -> Result<Program, CheckError> {
     let too_much = |problem: String| CheckError::Wrong {
         part: shortened(text),
         problem,
@@ -64,12 +65,18 @@ pub fn check(text: &str, fields: &mut dyn Fields) -> Result<Expression, CheckErr
     if nested(text) > NESTED_MAX {
         return Err(too_much(format!("is nested more than {NESTED_MAX} times")));
     }
-    let program = Program::compile(text).map_err(|errors| not_parsed(text, &errors))?;
+    Program::compile(text).map_err(|errors| not_parsed(text, &errors))
+}
+
+/// The condition of a filter.
+pub fn check(text: &str, fields: &mut dyn Fields) -> Result<Expression, CheckError> {
+    let program = compile(text)?;
     let mut checker = Checker {
         text,
         program: &program,
         fields,
         depth: 0,
+        converts: false,
     };
     let whole = program.expression();
     let (expression, found) = checker.expression(whole)?;
@@ -81,6 +88,50 @@ pub fn check(text: &str, fields: &mut dyn Fields) -> Result<Expression, CheckErr
         ));
     }
     Ok(expression)
+}
+
+/// A calculation with numbers, and the type of its results. A whole number beside a decimal
+/// or a double is one, too.
+pub fn check_number(
+    text: &str,
+    fields: &mut dyn Fields,
+) -> Result<(Expression, DataType), CheckError> {
+    let program = compile(text)?;
+    let mut checker = Checker {
+        text,
+        program: &program,
+        fields,
+        depth: 0,
+        converts: true,
+    };
+    let whole = program.expression();
+    let (expression, found) = checker.expression(whole)?;
+    let data_type = match found {
+        Type::Number(Number::Int) => DataType::Int64,
+        Type::Number(Number::Uint) => DataType::UInt64,
+        Type::Number(Number::Double) => DataType::Float64,
+        Type::Number(Number::Decimal) => {
+            let scale = expression.scale(&|field| match checker.fields.field(field).data_type {
+                DataType::Decimal { scale, .. } => scale,
+                _ => 0,
+            });
+            if scale > PRECISION_MAX {
+                let problem = format!("has {scale} digits behind its point");
+                let help = format!("a decimal has {PRECISION_MAX} digits at most");
+                return Err(checker.wrong(whole, problem, help));
+            }
+            let precision = PRECISION_MAX;
+            DataType::Decimal { precision, scale }
+        }
+        found => {
+            return Err(checker.wrong(
+                whole,
+                format!("is {}, which is no number", found.name()),
+                "calculate with numbers, as in \"sum(price * quantity)\"",
+            ));
+        }
+    };
+    Ok((expression, data_type))
 }
 
 fn not_parsed(text: &str, errors: &ParseErrors) -> CheckError {
@@ -121,6 +172,8 @@ struct Checker<'a> {
     program: &'a Program,
     fields: &'a mut dyn Fields,
     depth: usize,
+    /// Whether whole numbers are converted beside others, which CEL does not do.
+    converts: bool,
 }
 
 const FUNCTIONS: [&str; 10] = [
@@ -402,7 +455,14 @@ impl Checker<'_> {
         right: &IdedExpr,
     ) -> Checked {
         let sides = [self.expression(left)?, self.expression(right)?];
-        let [(left, one), (right, other)] = alike(sides);
+        let [left, right] = alike(sides);
+        let [(left, one), (right, other)] = match self.converts {
+            true => [
+                converted_beside(right.1, left.clone()),
+                converted_beside(left.1, right),
+            ],
+            false => [left, right],
+        };
         let has_result = match one {
             Type::Number(Number::Decimal) => {
                 !matches!(calculation, Calculation::Divide | Calculation::Remainder)
@@ -503,6 +563,20 @@ fn as_decimal_beside(other: Type, side: Typed) -> Typed {
             Type::Number(Number::Decimal),
         ),
         None => side,
+    }
+}
+
+/// A whole number beside one of another type.
+fn converted_beside(other: Type, side: Typed) -> Typed {
+    match (side.1, other) {
+        (
+            Type::Number(Number::Int | Number::Uint),
+            Type::Number(wanted @ (Number::Decimal | Number::Double)),
+        ) => (
+            Expression::Convert(wanted, side.0.into()),
+            Type::Number(wanted),
+        ),
+        _ => side,
     }
 }
 

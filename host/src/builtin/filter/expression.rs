@@ -271,6 +271,29 @@ impl Expression {
         }
     }
 
+    /// How many digits its decimals have behind the point; `of_field` knows those of fields.
+    pub fn scale(&self, of_field: &impl Fn(usize) -> u8) -> u8 {
+        let scales = |both: &[Expression; 2]| both.each_ref().map(|of| of.scale(of_field));
+        match self {
+            Expression::Literal(Literal::Decimal(decimal)) => decimal.scale,
+            Expression::Field(field) => of_field(*field),
+            Expression::Negative(of) | Expression::Convert(_, of) => of.scale(of_field),
+            Expression::Calculate(Calculation::Multiply, both) => {
+                let [left, right] = scales(both);
+                left.saturating_add(right)
+            }
+            Expression::Calculate(_, both) => {
+                let [left, right] = scales(both);
+                left.max(right)
+            }
+            Expression::Either(parts) => {
+                let [_, one, other] = parts.each_ref().map(|of| of.scale(of_field));
+                one.max(other)
+            }
+            _ => 0,
+        }
+    }
+
     /// Its value, if it is not missing.
     fn known<'a>(&'a self, fields: &'a [View<'_>], row: usize) -> Found<'a> {
         match self.value(fields, row)? {
@@ -387,7 +410,7 @@ impl Decimal {
     }
 
     /// Its units at a scale that is not less, if they fit into 128 bits.
-    fn at_scale(self, scale: u8) -> Option<i128> {
+    pub fn at_scale(self, scale: u8) -> Option<i128> {
         self.units.checked_mul(decimal::limit(scale - self.scale))
     }
 
