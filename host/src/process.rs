@@ -25,7 +25,7 @@ mod waiting;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, StringArray, new_empty_array};
+use arrow_array::{ArrayRef, StringArray};
 
 use crate::batch::{Batch, bytes, gather, pick, timestamps};
 use crate::checkpoint::changes::Changes;
@@ -253,9 +253,7 @@ impl ProcessOperator {
         });
         let horizon_ms = plan.ttl_ms.unwrap_or(HORIZON_MS);
         let entries = ProcessEntries::new(plan.ttl_ms, horizon_ms);
-        let empty = |field: &Field| new_empty_array(&field.data_type.to_arrow());
-        let ports = info.inputs.iter();
-        let no_rows = ports.map(|port| port.schema.fields.iter().map(empty).collect());
+        let no_rows = info.inputs.iter().map(|port| port.schema.no_rows());
         let mut operator = ProcessOperator {
             node: node.into(),
             guard: ProcessGuard::new(node, &plan.operator, stop)?,

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow_array::{ArrayRef, new_empty_array};
 use arrow_schema::{DataType as ArrowType, Field as ArrowField, Fields, TimeUnit};
 
 /// The type of a column.
@@ -155,6 +156,14 @@ impl Schema {
 
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// Columns without rows.
+    pub fn no_rows(&self) -> Vec<ArrayRef> {
+        let fields = self.fields.iter();
+        fields
+            .map(|field| new_empty_array(&field.data_type.to_arrow()))
+            .collect()
     }
 
     pub fn to_arrow(&self) -> arrow_schema::Schema {

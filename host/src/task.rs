@@ -88,8 +88,7 @@ impl Task {
             for what in incoming {
                 // Without checkpoints, the end comes right behind the end of time.
                 while matches!(what, Incoming::End) && self.goes_on() {
-                    self.go_on(&mut courier)?;
-                    courier.send().await?;
+                    self.go_on(&mut courier).await?;
                 }
                 if let (Incoming::End, Some(id)) = (&what, self.uncommitted()) {
                     // A sink may only finish after its last rows are committed.
@@ -109,8 +108,7 @@ impl Task {
                 return self.finish().await;
             }
             if self.goes_on() {
-                self.go_on(&mut courier)?;
-                self.send(&mut courier).await?;
+                self.go_on(&mut courier).await?;
             }
             self.report_end()?;
             tokio::task::yield_now().await;
@@ -146,14 +144,16 @@ impl Task {
         !self.is_gone_on_from && self.chain.iter().any(Link::has_more) && !self.waits()
     }
 
-    fn go_on(&mut self, courier: &mut Courier) -> Result<(), TaskError> {
+    /// Has operators process the next part of what is due.
+    async fn go_on(&mut self, courier: &mut Courier) -> Result<(), TaskError> {
         let mut flow = Flow {
             chain: &mut self.chain,
             clock: &*self.context.clock,
             courier,
             snapshots: &mut Vec::new(),
         };
-        flow.go_on()
+        flow.go_on()?;
+        Ok(self.send(courier).await?)
     }
 
     /// Whether there is no room before the checkpoint in progress is written. Until the task
@@ -263,9 +263,10 @@ impl Task {
         dead_letters: &mut Vec<DeadLetter>,
     ) -> Result<Vec<Incoming>, TaskError> {
         // What is due behind a barrier that a later run goes on from, that one does.
-        let is_over = self.is_gone_on_from;
-        let due = self.chain.iter().filter_map(Link::wake_at).min();
-        let due = due.filter(|_| !is_over);
+        let due = match self.is_gone_on_from {
+            true => None,
+            false => self.chain.iter().filter_map(Link::wake_at).min(),
+        };
         let clock = self.context.clock.clone();
         let timer = async {
             match due {

@@ -46,6 +46,14 @@ pub fn write_text(out: &mut Vec<u8>, column: &ArrayRef, row: usize) -> bool {
     true
 }
 
+/// The beginning of a text, with a mark where the rest is left out.
+pub fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
 /// Appends a character, escaped if it could control a terminal.
 pub fn push_printable(text: &mut String, character: char) {
     if is_printable(character) {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use service::{Service, WAIT};
+use service::{GOOD, Service, WAIT, shop_with};
 
 const ROWS: u64 = 8_000;
 /// Rows that are no such rows, and what they were meant to be.
@@ -27,33 +27,13 @@ const LINES: &str = "{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":\"two\"}\n{\"id
 /// Rows of a user fail if the plugin is in that mode.
 fn shop(parameters: &str) -> String {
     format!(
-        r#"
-        name = "shop"
-        parallelism = 2
-        dead_letters = "../dead.jsonl"
-        plugins.hostile.path = "../plugins/hostile.wasm"
-        [checkpoints]
-        interval = "100ms"
-        [sources.actions]
-        type = "generator"
-        seed = 3
-        users = 50
-        rate = 2000
-        count = {ROWS}
-        events_per_second = 100
-        start = "2024-01-01T10:00:00Z"
+        r#"parallelism = 2
+        {}
         [sources.lines]
         type = "file"
         path = "../lines.jsonl"
         format = "json"
         fields = {{ id = "utf8", n = "int64" }}
-        [operators.rows]
-        select = {{ id = "user_id", n = "quantity" }}
-        input = "actions"
-        [operators.guarded]
-        plugin = "hostile.misbehave"
-        parameters = {{ {parameters} }}
-        input = "rows"
         [operators.counted]
         aggregate = {{ rows = "count()", total = "sum(n)" }}
         key = "id"
@@ -67,6 +47,10 @@ fn shop(parameters: &str) -> String {
         input = "guarded"
         {}
         "#,
+        shop_with(
+            &format!("rate = 2000\ncount = {ROWS}"),
+            &format!("parameters = {{ {parameters} }}")
+        ),
         ["guarded", "counted", "minutes", "lines"]
             .map(|node| format!(
                 "[sinks.of_{node}]\ntype = \"file\"\npath = \"../{node}.out\"\nformat = \
@@ -75,8 +59,6 @@ fn shop(parameters: &str) -> String {
             .concat()
     )
 }
-
-const GOOD: &str = "mode = \"nothing\"";
 
 /// The lines of an output, in order.
 fn output(folder: &Path, node: &str) -> Vec<String> {
@@ -155,11 +137,7 @@ fn start(text: &str) -> Service {
     let service = Service::start(&[]);
     fs::write(service.path("lines.jsonl"), LINES).expect("writable");
     service.write("shop", text);
-    let began = Instant::now();
-    while service.ask("GET", "/api/v1/pipelines/shop", "").0 != 200 {
-        assert!(began.elapsed() < WAIT, "it is not there");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    service.until_seen();
     service
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use service::{Service, WAIT};
+use service::{GOOD, Service, WAIT, shop_with};
 
 const ROWS: u64 = 8_000;
 /// A pipeline whose rows go through a plugin in this mode, and are counted by user.
@@ -28,28 +28,7 @@ fn shop(mode: &str) -> String {
 
 fn with(mode: &str, key: &str) -> String {
     format!(
-        r#"
-        name = "shop"
-        dead_letters = "../dead.jsonl"
-        plugins.hostile.path = "../plugins/hostile.wasm"
-        [checkpoints]
-        interval = "100ms"
-        [sources.actions]
-        type = "generator"
-        seed = 3
-        users = 50
-        rate = 2000
-        count = {ROWS}
-        events_per_second = 100
-        start = "2024-01-01T10:00:00Z"
-        [operators.rows]
-        select = {{ id = "user_id", n = "quantity" }}
-        input = "actions"
-        [operators.guarded]
-        plugin = "hostile.misbehave"
-        parameters = {{ {mode} }}
-        limits = {{ time = "200ms" }}
-        input = "rows"
+        r#"{}
         [operators.counted]
         aggregate = {{ rows = "count()", total = "sum(n)" }}
         {key}
@@ -65,11 +44,13 @@ fn with(mode: &str, key: &str) -> String {
         path = "../counts.jsonl"
         format = "json"
         input = "counted"
-        "#
+        "#,
+        shop_with(
+            &format!("rate = 2000\ncount = {ROWS}"),
+            &format!("parameters = {{ {mode} }}\nlimits = {{ time = \"200ms\" }}")
+        )
     )
 }
-
-const GOOD: &str = "mode = \"nothing\"";
 
 /// The lines of both outputs of an undisturbed run, in order.
 fn expected() -> [Vec<String>; 2] {

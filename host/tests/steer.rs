@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use service::{Service, WAIT};
+use service::{GOOD, Service, WAIT, shop_with};
 
 const ROWS: u64 = 15_000;
 
@@ -26,31 +26,12 @@ const ROWS: u64 = 15_000;
 /// A second source has lines that are no rows.
 fn shop(parameters: &str, key: &str) -> String {
     format!(
-        r#"
-        name = "shop"
-        dead_letters = "../dead.jsonl"
-        plugins.hostile.path = "../plugins/hostile.wasm"
-        [checkpoints]
-        interval = "100ms"
-        [sources.actions]
-        type = "generator"
-        seed = 3
-        users = 50
-        rate = 1000
-        events_per_second = 100
-        start = "2024-01-01T10:00:00Z"
+        r#"{}
         [sources.lines]
         type = "file"
         path = "../lines.jsonl"
         format = "json"
         fields = {{ id = "utf8", n = "int64" }}
-        [operators.rows]
-        select = {{ id = "user_id", n = "quantity" }}
-        input = "actions"
-        [operators.guarded]
-        plugin = "hostile.misbehave"
-        parameters = {{ {parameters} }}
-        input = "rows"
         [operators.counted]
         aggregate = {{ rows = "count()", total = "sum(n)" }}
         key = "{key}"
@@ -66,11 +47,11 @@ fn shop(parameters: &str, key: &str) -> String {
         path = "../read.jsonl"
         format = "json"
         input = "lines"
-        "#
+        "#,
+        shop_with("rate = 1000", &format!("parameters = {{ {parameters} }}"))
     )
 }
 
-const GOOD: &str = "mode = \"nothing\"";
 const LINES: &str =
     "{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":\"two\"}\n{\"id\":\"c\"}\n{\"id\":\"d\"}\n";
 
@@ -84,10 +65,7 @@ fn started(text: &str) -> Service {
     let service = Service::start(&[]);
     fs::write(service.path("lines.jsonl"), LINES).expect("writable");
     service.write("shop", text);
-    let began = Instant::now();
-    while service.ask("GET", "/api/v1/pipelines/shop", "").0 != 200 {
-        assert!(began.elapsed() < WAIT, "the file is never seen");
-    }
+    service.until_seen();
     service.until_read(300);
     service
 }

@@ -81,7 +81,7 @@ fn change(name: &str, with_kills: bool) -> Outcome {
     for topic in &topics {
         broker.create_topic(topic, 2);
     }
-    let pipeline = |mode: &str| pipeline(broker, name, &topics, mode);
+    let pipeline = |mode: &str| pipeline(broker, name, [&topics[0], &topics[1]], mode);
     let service = Service::start(&[(name, &pipeline(GOOD))]);
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let (pauses, at) = std::thread::scope(|scope| {
@@ -113,7 +113,7 @@ fn change(name: &str, with_kills: bool) -> Outcome {
     Ok(())
 }
 
-fn pipeline(broker: &Broker, name: &str, [from, to]: &[String; 2], mode: &str) -> String {
+fn pipeline(broker: &Broker, name: &str, [from, to]: [&str; 2], mode: &str) -> String {
     format!(
         r#"
         name = "{name}"

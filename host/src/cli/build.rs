@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Deserialize;
 
 use crate::logic::{LoadError, Loader, ModuleInfo};
+use crate::paths::here_if_empty;
 
 const TARGET: &str = "wasm32-wasip2";
 
@@ -95,12 +96,7 @@ pub struct Package {
 impl Package {
     /// The crate that [`build`] makes the file `plugin` of; `None` if there is no such crate.
     pub fn of_plugin(plugin: &Path) -> Result<Option<Package>, BuildError> {
-        let folder = plugin.parent().unwrap_or(Path::new("."));
-        // As `Path::parent` has it, which is no folder.
-        let folder = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        };
+        let folder = plugin.parent().map_or(Path::new("."), here_if_empty);
         if !folder.join("Cargo.toml").is_file() {
             return Ok(None);
         }

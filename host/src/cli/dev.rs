@@ -35,7 +35,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Diagnostics};
 use crate::service::api;
 use crate::service::api::access::Access;
-use crate::service::content::{Content, plugin_paths};
+use crate::service::content::{Content, folder_of, plugin_paths};
 use crate::service::host::Host;
 use crate::service::hosted::{Context, Hosted, News, Phase, ProbationTime};
 use crate::service::listener::Listener;
@@ -188,11 +188,8 @@ async fn listen(port: Option<u16>) -> anyhow::Result<TcpListener> {
 /// Stops by the first of these signals, and ends the process by the second.
 fn stop_by(signals: &Signals, host: Arc<Host>) {
     signals.take(move |number| {
-        if host.stop().asked() {
-            std::process::exit(128 + number);
-        }
-        host.stop().ask();
-        signals::log("stopping: the pipeline makes a checkpoint; a second signal quits at once");
+        let message = "stopping: the pipeline makes a checkpoint; a second signal quits at once";
+        signals::stop_or_end(number, host.stop(), message);
     });
 }
 
@@ -284,7 +281,7 @@ impl Author {
     /// The crates of the plugins that the pipeline's file names now.
     fn name_crates(&mut self) {
         let text = std::fs::read_to_string(&self.pipeline.file).unwrap_or_default();
-        let folder = self.pipeline.file.parent().unwrap_or(Path::new(""));
+        let folder = folder_of(&self.pipeline.file);
         let plugins = plugin_paths(&text).into_iter();
         self.crates
             .name(plugins.map(|plugin| folder.join(plugin)).collect());

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::quantity::show_ms;
+use crate::text;
 
 /// Lines of texts in columns, under their names. A name that begins with `>` is that of a
 /// column of numbers. Whatever could begin another line is escaped.
@@ -31,11 +32,7 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// The beginning of a text, on one line.
 pub(super) fn cut(text: &str, chars_max: usize) -> String {
-    let text = one_line(text);
-    match text.char_indices().nth(chars_max) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    text::cut(&one_line(text), chars_max).into_owned()
 }
 
 /// `12.3 MB`.

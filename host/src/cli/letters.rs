@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use super::CliError;
 use super::client::{Client, HostArguments};
 use super::format::{ago, cut, table};
 use crate::clock::{Clock, SystemClock};
-use crate::service::letters::{ReplayOutcome, ReplayRecord};
+use crate::service::letters::{ReplayOutcome, ReplayRecord, WantedStatus};
 
 #[derive(Subcommand)]
 pub enum LettersCommand {
@@ -24,7 +24,7 @@ pub enum LettersCommand {
         of: Of,
         /// What became of them
         #[arg(long, value_enum, default_value_t)]
-        status: Status,
+        status: WantedStatus,
         /// How many are shown at most: 1 to 1000
         #[arg(long, default_value = "20", value_name = "LETTERS")]
         limit: usize,
@@ -79,16 +79,6 @@ pub struct Of {
     /// Only of this kind, such as `decode`, `reject` or `trap`
     #[arg(long)]
     kind: Option<String>,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-pub enum Status {
-    #[default]
-    Open,
-    Replaying,
-    Replayed,
-    Dropped,
-    All,
 }
 
 /// How long a replay may take before that is told.
@@ -175,18 +165,6 @@ pub fn letters(command: &LettersCommand) -> Result<(), CliError> {
         LettersCommand::Replays { pipeline, host } => {
             let client = host.client()?;
             client.show(&client.get(&[pipeline, "replays"], &[])?, replays_to_text)
-        }
-    }
-}
-
-impl Status {
-    fn name(self) -> &'static str {
-        match self {
-            Status::Open => "open",
-            Status::Replaying => "replaying",
-            Status::Replayed => "replayed",
-            Status::Dropped => "dropped",
-            Status::All => "all",
         }
     }
 }

@@ -243,13 +243,10 @@ impl Service {
                 });
                 // Without a thread more, nothing changes.
                 drop(reloading);
-            } else if host.stop().asked() {
-                std::process::exit(128 + number);
             } else {
-                host.stop().ask();
-                signals::log(
-                    "stopping: each pipeline makes a checkpoint; a second signal quits at once",
-                );
+                let message =
+                    "stopping: each pipeline makes a checkpoint; a second signal quits at once";
+                signals::stop_or_end(number, host.stop(), message);
                 notify(NotifyState::Stopping);
             }
         });

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libc::{SIGHUP, SIGINT, SIGTERM, c_int};
 
+use crate::stop::Stop;
+
 type Take = Box<dyn FnMut(c_int) + Send>;
 
 /// What becomes of Ctrl-C, SIGTERM and SIGHUP.
@@ -47,6 +49,16 @@ impl Signals {
         let mut wanted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *wanted = Some(Box::new(take));
     }
+}
+
+/// Asks to stop by the first signal, of which `message` tells, and ends the process by the
+/// second.
+pub fn stop_or_end(number: c_int, stop: &Stop, message: &'static str) {
+    if stop.asked() {
+        std::process::exit(128 + number);
+    }
+    stop.ask();
+    log(message);
 }
 
 /// Logs what becomes of a signal, by a thread of its own: nobody may read the log, and the

@@ -18,7 +18,7 @@ use crate::progress::{
     CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
 };
 use crate::run::{DeadLetterSummary, RunError, Summary};
-use crate::text::printable;
+use crate::text::{cut, printable};
 
 /// How often the live lines are redrawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
@@ -471,11 +471,7 @@ fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
         rows => format!("{rows} rows became dead letters"),
     };
     line += &format!(" in {}; the first: ", dead_letters.path.display());
-    let (first, rest) = match dead_letters.first.char_indices().nth(SAMPLE_CHARS_MAX) {
-        Some((end, _)) => (&dead_letters.first[..end], "…"),
-        None => (dead_letters.first.as_str(), ""),
-    };
-    line + &one_line(first) + rest
+    line + &one_line(&cut(&dead_letters.first, SAMPLE_CHARS_MAX))
 }
 
 #[cfg(test)]

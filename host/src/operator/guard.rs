@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_array::{Array, ArrayRef, new_empty_array};
+use arrow_array::{Array, ArrayRef};
 use arrow_select::concat::concat;
 
 use super::{OperatorError, Outbox};
@@ -308,13 +308,9 @@ impl<L: Callee + ?Sized> Guard<L> {
     /// Joins the outputs of parts, each with its first row.
     pub fn join_rows(&self, mut parts: Vec<(usize, Rows)>) -> Result<Rows, OperatorError> {
         if parts.is_empty() {
-            let output = &self.factory.info().outputs[0].schema.fields;
-            let empty = output
-                .iter()
-                .map(|field| new_empty_array(&field.data_type.to_arrow()));
             return Ok(Rows {
                 parents: Vec::new(),
-                columns: empty.collect(),
+                columns: self.factory.info().outputs[0].schema.no_rows(),
             });
         }
         if parts.len() == 1 && parts[0].0 == 0 {

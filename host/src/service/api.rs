@@ -269,6 +269,16 @@ fn json<T: DeserializeOwned + Default>(body: Result<Bytes, BytesRejection>) -> R
     })
 }
 
+/// Does what waits for files or a plugin on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
 /// What runs, or has run last.
 fn running(pipeline: &Hosted) -> Result<Running, Problem> {
     pipeline.shown().running.ok_or_else(|| {
@@ -349,10 +359,7 @@ async fn put(
     let Some(file) = host.file(&name) else {
         return Err(Problem::not_found("this host runs one other pipeline"));
     };
-    let written = spawn_blocking(move || write(&file, &text)).await;
-    written
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(|error| Problem::internal(&error))?;
+    blocking(move || write(&file, &text).map_err(|error| Problem::internal(&error))).await?;
     if let (false, Some(pipeline)) = (dropped.is_empty(), host.pipeline(&name)) {
         // Before the file is looked at: without the consent it would be refused.
         pipeline.agree(planned.content, &dropped);
@@ -412,12 +419,8 @@ async fn plan(
     dropped: &[String],
 ) -> Result<Proposal, Problem> {
     let (host, name, dropped) = (host.clone(), name.to_owned(), dropped.to_vec());
-    let planning = spawn_blocking(move || host.propose(&name, text, &dropped));
-    match planning.await {
-        Ok(Ok(proposal)) => Ok(proposal),
-        Ok(Err(why)) => Err(Problem::refused(&why)),
-        Err(error) => Err(Problem::internal(&error)),
-    }
+    let propose = move || host.propose(&name, text, &dropped);
+    blocking(move || propose().map_err(|why| Problem::refused(&why))).await
 }
 
 /// The plan that runs, or has run last, as `sluicebox check --json` prints it
@@ -477,9 +480,7 @@ async fn start(
     if let Some(from) = &from {
         let (host, pipeline) = (host.clone(), pipeline.clone());
         let (from, drop) = (from.clone(), drop.clone());
-        let check = move || checkpoints::can_go_back(&host, &pipeline, &from, &drop);
-        let checked = spawn_blocking(check).await;
-        checked.map_err(|error| Problem::internal(&error))??;
+        blocking(move || checkpoints::can_go_back(&host, &pipeline, &from, &drop)).await?;
     }
     pipeline.start(&drop, from.as_deref());
     Ok(StatusCode::ACCEPTED)

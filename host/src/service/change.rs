@@ -59,6 +59,16 @@ pub enum StateEffect {
     Dropped,
 }
 
+impl NodePlan {
+    /// Why its state would get lost, where it would.
+    pub fn why_lost(&self) -> &str {
+        match self.state {
+            StateEffect::Incompatible => self.why.as_deref().unwrap_or("it does not fit"),
+            _ => "it is not in the pipeline any more",
+        }
+    }
+}
+
 impl ChangePlan {
     /// What is done to the nodes of `then` when `now` takes over, if the state of the nodes
     /// `dropped` may go.
@@ -141,10 +151,7 @@ impl ChangePlan {
     /// Why the change needs consent, if it does: state would get lost.
     pub fn loses(&self) -> Option<String> {
         let lost = self.lost().map(|node| {
-            let why = match node.state {
-                StateEffect::Incompatible => node.why.as_deref().unwrap_or("it does not fit"),
-                _ => "it is not in the pipeline any more",
-            };
+            let why = node.why_lost();
             let what = match &*node.role {
                 "source" => "offsets",
                 "sink" => "rows",

@@ -39,7 +39,7 @@ impl Stamp {
     /// Of a pipeline's file and of the plugins that it names. Links are followed, so that
     /// one that leads elsewhere now is a change.
     pub fn of<'a>(file: &Path, plugins: impl IntoIterator<Item = &'a PathBuf>) -> Stamp {
-        let folder = file.parent().unwrap_or(Path::new(""));
+        let folder = folder_of(file);
         let plugins = plugins.into_iter().map(|plugin| folder.join(plugin));
         let files = std::iter::once(file.to_owned()).chain(plugins);
         Stamp(files.map(|file| FileStamp::of(&file)).collect())
@@ -85,7 +85,7 @@ impl Content {
         text: String,
         mut keep: impl FnMut(&str, &[u8]) -> io::Result<()>,
     ) -> io::Result<Content> {
-        let folder = file.parent().unwrap_or(Path::new(""));
+        let folder = folder_of(file);
         let mut plugins = BTreeMap::new();
         for path in plugin_paths(&text) {
             if let Ok(bytes) = plugin::read(&folder.join(&path)) {
@@ -114,6 +114,11 @@ fn read_text(file: &Path) -> io::Result<String> {
         ));
     }
     fs::read_to_string(file)
+}
+
+/// The folder that the paths in a pipeline's file begin in.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 /// The paths of the plugins that a pipeline names; none if it is not TOML.

@@ -152,8 +152,7 @@ impl Host {
             states,
             ..
         } = &*self.context;
-        let file = self.file(name);
-        let file = file.ok_or_else(|| format!("this host runs no pipeline `{name}`"))?;
+        let file = self.file_of(name)?;
         let content = Content::of(&file, text, |digest, bytes| {
             store.keep_plugin(digest, bytes)
         });
@@ -164,11 +163,15 @@ impl Host {
 
     /// A pipeline's file as it is now, or what is wrong with it.
     pub fn planned_now(&self, name: &str) -> Result<Planned, String> {
-        let file = self.file(name);
-        let file = file.ok_or_else(|| format!("this host runs no pipeline `{name}`"))?;
+        let file = self.file_of(name)?;
         let text = fs::read_to_string(&file);
         let text = text.map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
         self.planned(name, text)
+    }
+
+    fn file_of(&self, name: &str) -> Result<PathBuf, String> {
+        let file = self.file(name);
+        file.ok_or_else(|| format!("this host runs no pipeline `{name}`"))
     }
 
     /// Whether all pipelines that were there at first have been started, or cannot be.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -90,11 +91,38 @@ pub enum LetterStatus {
     Dropped,
 }
 
-impl Replay {
-    /// Notes that a checkpoint has all letters.
-    pub fn begin(&mut self) -> bool {
-        self.is_begun = true;
-        true
+/// Which letters are looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum WantedStatus {
+    #[default]
+    Open,
+    Replaying,
+    Replayed,
+    Dropped,
+    All,
+}
+
+impl WantedStatus {
+    pub fn has(self, status: LetterStatus) -> bool {
+        match self {
+            WantedStatus::All => true,
+            WantedStatus::Open => status == LetterStatus::Open,
+            WantedStatus::Replaying => status == LetterStatus::Replaying,
+            WantedStatus::Replayed => status == LetterStatus::Replayed,
+            WantedStatus::Dropped => status == LetterStatus::Dropped,
+        }
+    }
+
+    /// As it is written in requests and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            WantedStatus::Open => "open",
+            WantedStatus::Replaying => "replaying",
+            WantedStatus::Replayed => "replayed",
+            WantedStatus::Dropped => "dropped",
+            WantedStatus::All => "all",
+        }
     }
 }
 
@@ -130,6 +158,14 @@ impl Letters {
             rows,
         });
         number
+    }
+
+    /// A checkpoint has all letters of the open replay. Returns whether there is one.
+    pub fn begin(&mut self) -> bool {
+        if let Some(replay) = &mut self.open {
+            replay.is_begun = true;
+        }
+        self.open.is_some()
     }
 
     /// All rows of the open replay were read.

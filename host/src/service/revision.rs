@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::change::ChangePlan;
-use super::content::Content;
+use super::content::{Content, folder_of};
 use super::letters::Replay;
 use super::replay;
 use super::store::Store;
@@ -117,10 +117,6 @@ fn config_of(name: &str, file: &Path, content: &Content) -> Result<Config, Diagn
         return Err(mistakes);
     }
     Ok(config)
-}
-
-fn folder_of(file: &Path) -> &Path {
-    file.parent().unwrap_or(Path::new(""))
 }
 
 impl Planned {

@@ -26,6 +26,7 @@ use crate::logic::{
 use crate::plan::{AggregatePlan, Node, NodeKind, OperatorPlan, Plan, PortPlan, ProcessPlan};
 use crate::schema::Schema;
 use crate::stop::Stop;
+use crate::text::cut;
 
 /// How many of the rows or keys that differ are shown.
 const SHOWN_MAX: usize = 3;
@@ -130,7 +131,7 @@ fn compare_node(then: &Node, now: &Node, recent: &Recent) -> Option<Comparison> 
         comparison.differing += 1;
         if comparison.first.len() < SHOWN_MAX {
             comparison.first.push(Difference {
-                input: cut(&input),
+                input: line_of(&input),
                 then: shown(&then),
                 now: shown(&now),
             });
@@ -140,19 +141,19 @@ fn compare_node(then: &Node, now: &Node, recent: &Recent) -> Option<Comparison> 
 }
 
 fn shown(lines: &[String]) -> Vec<String> {
-    let mut shown: Vec<String> = lines.iter().take(LINES_MAX).map(|line| cut(line)).collect();
+    let mut shown: Vec<String> = lines
+        .iter()
+        .take(LINES_MAX)
+        .map(|line| line_of(line))
+        .collect();
     if lines.len() > LINES_MAX {
         shown.push(format!("and {} more", lines.len() - LINES_MAX));
     }
     shown
 }
 
-fn cut(text: &str) -> String {
-    let mut cut: String = text.chars().take(LINE_CHARS_MAX).collect();
-    if cut.len() < text.len() {
-        cut.push('…');
-    }
-    cut
+fn line_of(text: &str) -> String {
+    cut(text, LINE_CHARS_MAX).into_owned()
 }
 
 /// Rows with the port and the edge that they have come by.
@@ -493,10 +494,7 @@ fn aggregated(
         vec![window.start; part.groups],
         vec![window.end; part.groups],
     );
-    let none = Vec::from_iter(info.state.fields.iter().map(|field| {
-        let data_type = field.data_type.to_arrow();
-        arrow_array::new_empty_array(&data_type)
-    }));
+    let none = info.state.no_rows();
     let (folded, results) = caller.call(|instance| {
         let Instance::Aggregate(aggregate) = instance else {
             return Err(wrong_kind());
@@ -560,10 +558,7 @@ fn processed(
     for group in 0..part.groups {
         push(Step::Due, group, part.times().end, END_OF_TIME);
     }
-    let none = Vec::from_iter(info.state.fields.iter().map(|field| {
-        let data_type = field.data_type.to_arrow();
-        arrow_array::new_empty_array(&data_type)
-    }));
+    let none = info.state.no_rows();
     let timers = GroupTimers::default();
     let answer = caller.call(|instance| {
         let Instance::Process(process) = instance else {

@@ -95,12 +95,8 @@ impl TokenFile {
         let (Some(folder), Some(name)) = (path.parent(), name) else {
             return Err(io::Error::other(format!("{} is no file", path.display())));
         };
-        let folder = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        };
         store::write(
-            folder,
+            paths::here_if_empty(folder),
             name,
             text.as_bytes(),
             Some(Permissions::from_mode(0o600)),

@@ -794,8 +794,6 @@ mod tests {
 
     use super::*;
     use crate::budget::Budget;
-    use crate::checkpoint::manifest::Manifest;
-    use crate::checkpoint::storage::Storage;
     use crate::checkpoint::storage::memory::MemoryStorage;
     use crate::schema::{DataType, Field, Schema};
     use crate::shard::SHARDS;
@@ -883,8 +881,7 @@ mod tests {
         keyed
             .snapshot(&states, &mut changes)
             .expect("it can be written");
-        let written = storage.write(Manifest::default(), vec![changes]);
-        written.expect("memory takes everything");
+        storage.checkpoint(0, changes);
         budget.add_write();
         keyed.evict(&mut states, usize::MAX);
         assert_eq!(keyed.keys_in_memory(), 0);

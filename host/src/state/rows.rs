@@ -298,7 +298,8 @@ impl RowBuffer {
                     self.look_through(pane..=pane, |row| hands_out.has(row), &mut hand_out)?;
                     self.forget(|first| first <= pane);
                 } else {
-                    self.pass_some(pane, up_to_ms, &mut hand_out)?;
+                    let mut all = usize::MAX;
+                    self.pass_some(pane, up_to_ms, &mut all, &mut hand_out)?;
                 }
             }
         }
@@ -328,7 +329,7 @@ impl RowBuffer {
             if is_over(pane) && rows <= left && !keyed.has_evicted() {
                 self.look_through(pane..=pane, |row| hands_out.has(row), &mut hand_out)?;
                 left -= rows;
-            } else if self.pass_some_of(pane, up_to_ms, &mut left, &mut hand_out)? {
+            } else if self.pass_some(pane, up_to_ms, &mut left, &mut hand_out)? {
                 return Ok(true);
             }
             if !is_over(pane) {
@@ -338,8 +339,9 @@ impl RowBuffer {
         }
     }
 
-    /// The next rows up to a time of a pane. Returns whether there may be more.
-    fn pass_some_of<E: From<StateError>>(
+    /// Hands out the next rows up to a time of a pane, about `left` of them, and forgets them.
+    /// Returns whether there may be more.
+    fn pass_some<E: From<StateError>>(
         &mut self,
         pane: i64,
         up_to_ms: i64,
@@ -375,26 +377,6 @@ impl RowBuffer {
     /// Forgets the panes that are over.
     pub fn forget(&mut self, is_over: impl Fn(i64) -> bool) {
         while self.panes.drop_first(&mut self.columns, &is_over) {}
-    }
-
-    /// Hands out the rows up to a time of a pane that has others.
-    fn pass_some<E: From<StateError>>(
-        &mut self,
-        pane: i64,
-        up_to_ms: i64,
-        hand_out: &mut impl FnMut(HandedOut<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let RowBuffer { panes, columns, .. } = self;
-        let place = panes.place(pane);
-        let keyed = panes.at_mut(place);
-        let mut all = usize::MAX;
-        if let Some(mut sweep) = keyed.sweep(up_to_ms) {
-            while let Some(rows) = keyed.next_due_or_soon(&mut sweep, up_to_ms)? {
-                keyed.insert(columns, &rows)?;
-                hand_out_due(keyed, columns, up_to_ms, &mut all, hand_out)?;
-            }
-        }
-        hand_out_due(keyed, columns, up_to_ms, &mut all, hand_out).map(drop)
     }
 
     /// Hands out the rows of some panes for which `is_wanted` is true, and keeps them.
@@ -826,7 +808,6 @@ mod tests {
 
     use super::*;
     use crate::budget::Budget;
-    use crate::checkpoint::manifest::Manifest;
     use crate::checkpoint::storage::Storage;
     use crate::checkpoint::storage::memory::MemoryStorage;
     use crate::schema::{DataType, Field};
@@ -894,12 +875,7 @@ mod tests {
                 .snapshot(&mut changes)
                 .expect("it can be written");
             self.checkpoints += 1;
-            let manifest = Manifest {
-                id: self.checkpoints,
-                ..Manifest::default()
-            };
-            let written = self.storage.write(manifest, vec![changes]);
-            written.expect("memory takes everything");
+            self.storage.checkpoint(self.checkpoints, changes);
             self.budget.add_write();
             self.buffer.evict_excess();
         }

@@ -178,6 +178,16 @@ impl Service {
         self.get(&format!("/api/v1/pipelines/{}", self.pipeline))
     }
 
+    /// Waits until the pipeline's file was seen.
+    pub fn until_seen(&self) {
+        let began = Instant::now();
+        let path = format!("/api/v1/pipelines/{}", self.pipeline);
+        while self.ask("GET", &path, "").0 != 200 {
+            assert!(began.elapsed() < WAIT, "the file is never seen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Waits until this holds of the pipeline.
     pub fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
@@ -211,6 +221,37 @@ impl Service {
         changes.iter().map(outcome).collect()
     }
 }
+
+/// What pipelines called `shop` begin with that generate rows of users as `source` says more,
+/// and pass them through a plugin as `guarded` says more.
+pub fn shop_with(source: &str, guarded: &str) -> String {
+    format!(
+        r#"
+        name = "shop"
+        dead_letters = "../dead.jsonl"
+        plugins.hostile.path = "../plugins/hostile.wasm"
+        [checkpoints]
+        interval = "100ms"
+        [sources.actions]
+        type = "generator"
+        seed = 3
+        users = 50
+        {source}
+        events_per_second = 100
+        start = "2024-01-01T10:00:00Z"
+        [operators.rows]
+        select = {{ id = "user_id", n = "quantity" }}
+        input = "actions"
+        [operators.guarded]
+        plugin = "hostile.misbehave"
+        {guarded}
+        input = "rows"
+        "#
+    )
+}
+
+/// Parameters of the plugin with which it passes all rows on.
+pub const GOOD: &str = "mode = \"nothing\"";
 
 impl Drop for Service {
     fn drop(&mut self) {

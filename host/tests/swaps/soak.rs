@@ -17,8 +17,9 @@ use rdkafka::consumer::BaseConsumer;
 use serde_json::Value;
 
 use crate::harness::Outcome;
+use crate::kafka::Broker;
 use crate::service::Service;
-use crate::{BAD, GOOD, Over, decide, kafka, number, until_rows, write};
+use crate::{BAD, GOOD, Over, decide, kafka, number, pipeline, until_rows, write};
 
 const NAME: &str = "used";
 /// How often rows are written.
@@ -99,8 +100,9 @@ pub fn a_service_in_use_stays_as_it_is() -> Outcome {
         broker.create_topic(topic, partitions);
     }
     let mut used = Used {
-        service: Service::start(&[(NAME, &pipeline(&broker.address, GOOD, "id"))]),
-        address: broker.address.clone(),
+        service: Service::start(&[(NAME, &counting(broker, &topics, GOOD, "id"))]),
+        broker,
+        topics: topics.clone(),
         random: Rng::with_seed(seed),
         number: 0,
         guests: VecDeque::new(),
@@ -148,41 +150,24 @@ fn greatest(samples: &[Sample]) -> Sample {
     }
 }
 
-fn pipeline(address: &str, mode: &str, key: &str) -> String {
+/// The pipeline of the other tests, whose rows are counted as well.
+fn counting(broker: &Broker, topics: &[String; 3], mode: &str, key: &str) -> String {
+    let [from, to, counts] = topics;
     format!(
-        r#"
-        name = "{NAME}"
-        parallelism = 2
-        dead_letters = "../dead.jsonl"
-        plugins.hostile.path = "../plugins/hostile.wasm"
-        [checkpoints]
-        interval = "200ms"
-        [sources.rows]
-        type = "kafka"
-        brokers = "{address}"
-        topic = "{NAME}-in"
-        fields = {{ id = "utf8", n = "int64" }}
-        [operators.guarded]
-        plugin = "hostile.misbehave"
-        parameters = {{ {mode} }}
-        limits = {{ time = "200ms", memory = "16MiB" }}
-        input = "rows"
+        r#"{}
         [operators.counted]
         aggregate = {{ rows = "count()" }}
         key = "{key}"
         window = {{ tumbling = "1s", time = "processing" }}
         input = "rows"
-        [sinks.out]
-        type = "kafka"
-        brokers = "{address}"
-        topic = "{NAME}-out"
-        input = "guarded"
         [sinks.counts]
         type = "kafka"
-        brokers = "{address}"
-        topic = "{NAME}-counts"
+        brokers = "{}"
+        topic = "{counts}"
         input = "counted"
-        "#
+        "#,
+        pipeline(broker, NAME, [from, to], mode),
+        broker.address
     )
 }
 
@@ -202,7 +187,8 @@ const GUEST: &str = r#"
 
 struct Used {
     service: Service,
-    address: String,
+    broker: &'static Broker,
+    topics: [String; 3],
     random: Rng,
     /// Of events.
     number: u64,
@@ -293,7 +279,7 @@ impl Used {
     }
 
     fn text(&self, mode: &str, key: &str) -> String {
-        pipeline(&self.address, mode, key)
+        counting(self.broker, &self.topics, mode, key)
     }
 
     fn decide(&mut self, outcome: &str, change: impl FnOnce(&Service)) {

@@ -8,6 +8,7 @@ use super::expression::{Calculation, Comparison, Decimal, Expression, Literal, N
 use crate::decimal::PRECISION_MAX;
 use crate::schema::{DataType, Field};
 use crate::suggest;
+use crate::text::cut;
 use crate::timestamp;
 
 /// Why there is no expression.
@@ -161,10 +162,7 @@ fn nested(text: &str) -> usize {
 
 fn shortened(text: &str) -> String {
     const SHOWN_MAX: usize = 80;
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    cut(text, SHOWN_MAX).into_owned()
 }
 
 struct Checker<'a> {

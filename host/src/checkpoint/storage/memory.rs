@@ -29,6 +29,17 @@ impl MemoryStorage {
         MemoryStorage::default()
     }
 
+    /// Makes a checkpoint of changes, as a test does.
+    #[cfg(test)]
+    pub fn checkpoint(&self, id: CheckpointId, changes: Changes) {
+        let manifest = Manifest {
+            id,
+            ..Manifest::default()
+        };
+        let written = self.write(manifest, vec![changes]);
+        written.expect("memory takes everything");
+    }
+
     // A panic elsewhere leaves nothing half written: changes are prepared first and
     // then put in place at once.
     fn read(&self) -> RwLockReadGuard<'_, Contents> {

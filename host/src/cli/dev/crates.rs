@@ -7,6 +7,7 @@ use super::watch::{Changed, Sources, Watched};
 use crate::cli::build::{BuildError, Cargo, Package, check_target};
 use crate::clock::{Clock, SystemClock};
 use crate::logic::Loader;
+use crate::paths::here_if_empty;
 
 /// The plugins that a pipeline names, each with its crate if there is one.
 #[derive(Default)]
@@ -48,10 +49,7 @@ impl Crates {
             if self.0.iter().any(|known| known.plugin == plugin) {
                 continue;
             }
-            let folder = match plugin.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder,
-                _ => Path::new("."),
-            };
+            let folder = plugin.parent().map_or(Path::new("."), here_if_empty);
             let sources = Sources::of(folder, None);
             self.0.push(Crate {
                 plugin,

@@ -74,10 +74,7 @@ pub fn refused(change: &ChangeRecord, pipeline: &str, url: &str) -> String {
     }
     let mut text = "refused, and what runs goes on:".to_owned();
     for node in change.plan.iter().flat_map(ChangePlan::lost) {
-        let why = node
-            .why
-            .as_deref()
-            .unwrap_or("it is not in the pipeline any more");
+        let why = node.why_lost();
         let _ = write!(
             text,
             "\n  {} {} cannot keep its state: {why}",

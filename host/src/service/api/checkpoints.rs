@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use tokio::task::spawn_blocking;
 
-use super::Named;
 use super::problem::Problem;
+use super::{Named, blocking};
 use crate::checkpoint::storage::folder::Archive;
 use crate::checkpoint::storage::{CheckpointInfo, find, not_found};
 use crate::plan::{Plan, StateBackend};
@@ -37,8 +36,7 @@ pub async fn checkpoints(
         };
         archive?.list().map_err(|error| Problem::internal(&error))
     };
-    let listed = spawn_blocking(list).await;
-    Ok(Json(listed.map_err(|error| Problem::internal(&error))??))
+    Ok(Json(blocking(list).await?))
 }
 
 /// Decides whether a pipeline can go back to a checkpoint, if the states of `dropped` may go.

@@ -13,16 +13,15 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
-use super::{Named, json, running};
+use super::{Named, blocking, json, running};
 use crate::dead_letter::DeadLetter;
 use crate::plan::Plan;
 use crate::service::host::Host;
 use crate::service::hosted::{Hosted, Phase};
-use crate::service::letters::{LetterStatus, Letters, ReplayRecord, ReplayRow};
+use crate::service::letters::{LetterStatus, Letters, ReplayRecord, ReplayRow, WantedStatus};
 use crate::service::replay::row_of;
 use crate::sink::dead_letter::{self, kept};
 
@@ -52,17 +51,6 @@ pub struct LettersQuery {
     limit: Option<usize>,
     /// The `next` of the answer before, asked in the same way
     cursor: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum WantedStatus {
-    #[default]
-    Open,
-    Replaying,
-    Replayed,
-    Dropped,
-    All,
 }
 
 /// Dead letters, the newest first.
@@ -111,15 +99,6 @@ pub async fn letters(
     }
     let listed = blocking(move || list(&host, &pipeline, &query, limit)).await?;
     Ok(Json(listed))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(Problem::internal(&error)),
-    }
 }
 
 fn list(
@@ -172,17 +151,13 @@ fn list(
 
 impl LettersQuery {
     fn has(&self, letter: &DeadLetter, status: LetterStatus) -> bool {
-        let is_of =
-            |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|it| it == has);
-        let has_status = match self.status {
-            WantedStatus::All => true,
-            WantedStatus::Open => status == LetterStatus::Open,
-            WantedStatus::Replaying => status == LetterStatus::Replaying,
-            WantedStatus::Replayed => status == LetterStatus::Replayed,
-            WantedStatus::Dropped => status == LetterStatus::Dropped,
-        };
-        has_status && is_of(&self.node, &letter.node) && is_of(&self.kind, &letter.kind)
+        self.status.has(status) && is_of(letter, self.node.as_deref(), self.kind.as_deref())
     }
+}
+
+/// Whether a letter is of a node and a kind, where they are wanted.
+fn is_of(letter: &DeadLetter, node: Option<&str>, kind: Option<&str>) -> bool {
+    node.is_none_or(|node| node == letter.node) && kind.is_none_or(|kind| kind == letter.kind)
 }
 
 /// About what a letter has in bytes.
@@ -358,7 +333,10 @@ impl WantedReplay {
             let edited = named.remove(id.as_str());
             let status = known.status(&id);
             let is_wanted = match (&self.matching, edited) {
-                (Some(matching), _) => status == LetterStatus::Open && matching.has(&letter),
+                (Some(Matching { node, kind }), _) => {
+                    let is_open = status == LetterStatus::Open;
+                    is_open && is_of(&letter, node.as_deref(), kind.as_deref())
+                }
                 (None, Some(_)) if status != LetterStatus::Open => {
                     let why = format!("letter {id} is not open: see its `status`");
                     refused.get_or_insert(Problem::conflict(&why));
@@ -405,14 +383,6 @@ impl WantedReplay {
             }));
         }
         Ok((rows, left, there))
-    }
-}
-
-impl Matching {
-    fn has(&self, letter: &DeadLetter) -> bool {
-        let is_of =
-            |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|it| it == has);
-        is_of(&self.node, &letter.node) && is_of(&self.kind, &letter.kind)
     }
 }
 

@@ -38,18 +38,19 @@ impl Course {
     /// A checkpoint has all that the letters came of: their rows are read next, also after a
     /// crash.
     pub(super) fn begin_replay(&mut self, planned: Planned) {
-        let mut there = Ok(());
-        if self.note(|letters| {
-            letters.open.as_mut().is_some_and(|replay| {
-                there = all_there(&self.hosted, &planned.plan, replay);
-                there.is_ok() && replay.begin()
-            })
-        }) {
-            self.replayed = Some(Arc::new(planned));
+        let Some(replay) = self.open_replay() else {
+            return;
+        };
+        match block_in_place(|| all_there(&self.hosted, &planned.plan, &replay)) {
+            Ok(()) if self.note(Letters::begin) => self.replayed = Some(Arc::new(planned)),
+            Ok(()) => {}
+            Err(why) => self.refuse_replay(why),
         }
-        if let Err(why) = there {
-            self.refuse_replay(why);
-        }
+    }
+
+    fn open_replay(&self) -> Option<Replay> {
+        let letters = block_in_place(|| self.context.store.letters(&self.hosted.name));
+        letters.map_err(|error| self.log(&error)).ok()?.open
     }
 
     /// Whether a replay may be open that it has not looked for.
@@ -66,9 +67,7 @@ impl Course {
     /// Has the open replay go on that has begun, or that begins since nothing runs. Returns
     /// how the pipeline rests if it cannot; `None` if there is no such replay.
     pub(super) async fn resume_replay(&mut self) -> Option<Option<Phase>> {
-        let letters = block_in_place(|| self.context.store.letters(&self.hosted.name));
-        let letters = letters.map_err(|error| self.log(&error)).ok()?;
-        let replay = letters.open?;
+        let replay = self.open_replay()?;
         let has_ended = self.rests == Some(Phase::Ended);
         if !replay.is_begun && !has_ended {
             return None;
@@ -89,7 +88,7 @@ impl Course {
         };
         match planned {
             Ok(planned) => {
-                if !self.note(|letters| letters.open.as_mut().is_some_and(Replay::begin)) {
+                if !self.note(Letters::begin) {
                     return None;
                 }
                 self.accept(Next {

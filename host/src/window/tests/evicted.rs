@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Bench, Row, Setup, row};
 use crate::budget::Budget;
-use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::storage::Storage;
 use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::operator::Operator;
@@ -40,12 +39,7 @@ impl Runs {
         let snapshot = bench.operator.snapshot().expect("state can be written");
         let snapshot = snapshot.expect("an aggregate has state");
         self.checkpoints += 1;
-        let manifest = Manifest {
-            id: self.checkpoints,
-            ..Manifest::default()
-        };
-        let written = self.storage.write(manifest, vec![snapshot.changes]);
-        written.expect("memory takes everything");
+        self.storage.checkpoint(self.checkpoints, snapshot.changes);
         self.budget.add_write();
         snapshot.time_ms
     }
