@@ -190,7 +190,7 @@ mod tests {
             "{ a: 1 } @ b",
             "https://host/?page=2",
             "12:30@",
-            "sluicebox:plugin/operators@0.7.0",
+            "sluicebox:plugin/operators@0.8.0",
             "wasi:io@0.2.6",
         ] {
             assert_eq!(hidden(text), text);

@@ -51,6 +51,12 @@ impl OperatorInfo {
         }
     }
 
+    /// Whether it makes states of an earlier version of this operator those of now.
+    pub fn migrates(&self, operator: &str) -> bool {
+        let stage = self.name.strip_prefix(operator);
+        stage.is_some_and(|stage| stage.starts_with(".earlier_"))
+    }
+
     /// Whether it takes, keeps and puts out the same as another one.
     pub fn is_like(&self, other: &OperatorInfo) -> bool {
         (self.kind, self.retracts) == (other.kind, other.retracts)

@@ -13,6 +13,8 @@ mod revision;
 mod dropped;
 /// Which checkpoint a run starts from.
 mod restore;
+/// Migrates the states of a restored checkpoint.
+mod migration;
 /// Channels between tasks.
 mod wiring;
 /// Writes the file of dead letters.

@@ -21,6 +21,8 @@ pub mod key;
 pub mod keyed;
 // Looks at keys and their states from outside.
 pub mod look;
+// Makes states of an earlier version of an operator its own.
+pub mod migration;
 // The same for states in panes of time.
 pub mod paned;
 // One row of columns as bytes.

@@ -120,7 +120,7 @@ fn broken_components() {
     check(
         &bytes[..8],
         expect![
-            "plugin it.wasm is a component that exports nothing, and a plugin exports `sluicebox:plugin/operators@0.7.0`; use `sluicebox_sdk::export!`"
+            "plugin it.wasm is a component that exports nothing, and a plugin exports `sluicebox:plugin/operators@0.8.0`; use `sluicebox_sdk::export!`"
         ],
     );
     let cut = load(&bytes[..bytes.len() / 2]).unwrap_err();
@@ -157,26 +157,26 @@ fn load(bytes: &[u8]) -> Result<(), String> {
 fn components_that_are_no_plugins_of_this_host() {
     check(
         &cart_with(
-            "sluicebox:plugin/operators@0.7.0",
-            "sluicebox:puddle/operators@0.7.0",
+            "sluicebox:plugin/operators@0.8.0",
+            "sluicebox:puddle/operators@0.8.0",
         ),
         expect![
-            "plugin it.wasm is a component but no Sluicebox plugin: it exports `sluicebox:plugin/aggregate@0.7.0`, `sluicebox:plugin/process@0.7.0`, `sluicebox:plugin/transform@0.7.0`, `sluicebox:puddle/operators@0.7.0`, and a plugin exports `sluicebox:plugin/operators@0.7.0`"
+            "plugin it.wasm is a component but no Sluicebox plugin: it exports `sluicebox:plugin/aggregate@0.8.0`, `sluicebox:plugin/process@0.8.0`, `sluicebox:plugin/transform@0.8.0`, `sluicebox:puddle/operators@0.8.0`, and a plugin exports `sluicebox:plugin/operators@0.8.0`"
         ],
     );
     check(
         &cart_with("accumulate-each", "accumulate-some"),
         expect![
-            "plugin it.wasm does not keep to the contract: `sluicebox:plugin/aggregate@0.7.0` lacks `accumulate-each`; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's"
+            "plugin it.wasm does not keep to the contract: `sluicebox:plugin/aggregate@0.8.0` lacks `accumulate-each`; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's"
         ],
     );
     check(
         &cart_with(
-            "sluicebox:plugin/aggregate@0.7.0",
-            "sluicebox:puddle/aggregate@0.7.0",
+            "sluicebox:plugin/aggregate@0.8.0",
+            "sluicebox:puddle/aggregate@0.8.0",
         ),
         expect![
-            "plugin it.wasm has an invalid description: operator `running_cart` is of the kind `aggregate`, and the plugin does not export `sluicebox:plugin/aggregate@0.7.0`, which operators of this kind are called through"
+            "plugin it.wasm has an invalid description: operator `running_cart` is of the kind `aggregate`, and the plugin does not export `sluicebox:plugin/aggregate@0.8.0`, which operators of this kind are called through"
         ],
     );
     let message = load(&cart_with("wasi:cli/stderr@", "evil:net/socket@")).unwrap_err();
@@ -196,7 +196,7 @@ fn components_that_are_no_plugins_of_this_host() {
 /// The cart plugin with all of the contract's interfaces in another version.
 fn cart_of(version: &str) -> Vec<u8> {
     let mut bytes = cart();
-    let (package, ours) = (b"sluicebox:plugin/", "0.7.0");
+    let (package, ours) = (b"sluicebox:plugin/", "0.8.0");
     assert_eq!(version.len(), ours.len());
     let mut replaced = 0;
     for at in 0..bytes.len() - package.len() {
@@ -220,17 +220,17 @@ fn a_plugin_of_another_contract_is_to_be_built_again() {
     check(
         &cart_of("0.2.0"),
         expect![
-            "plugin it.wasm was built for version 0.2.0 of the contract between plugins and their host, and this host has version 0.7.0; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's"
+            "plugin it.wasm was built for version 0.2.0 of the contract between plugins and their host, and this host has version 0.8.0; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's"
         ],
     );
     check(
         &cart_of("0.8.0"),
         expect![
-            "plugin it.wasm was built for version 0.8.0 of the contract between plugins and their host, and this host has version 0.7.0; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's, or use a newer Sluicebox"
+            "plugin it.wasm was built for version 0.8.0 of the contract between plugins and their host, and this host has version 0.8.0; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's, or use a newer Sluicebox"
         ],
     );
     // In a part of it.
-    let part = cart_with("plugin/aggregate@0.7.0", "plugin/aggregate@0.1.0");
+    let part = cart_with("plugin/aggregate@0.8.0", "plugin/aggregate@0.1.0");
     let message = load(&part).unwrap_err();
     assert!(message.contains("was built for version 0.1.0"), "{message}");
 }

@@ -323,10 +323,10 @@ fn a_plugin_can_be_inspected() {
               How many items.
 
         exports
-          sluicebox:plugin/aggregate@0.7.0
-          sluicebox:plugin/operators@0.7.0
-          sluicebox:plugin/process@0.7.0
-          sluicebox:plugin/transform@0.7.0
+          sluicebox:plugin/aggregate@0.8.0
+          sluicebox:plugin/operators@0.8.0
+          sluicebox:plugin/process@0.8.0
+          sluicebox:plugin/transform@0.8.0
 
         imports
           in

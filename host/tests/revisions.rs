@@ -16,6 +16,8 @@ use pipeline::{assert_accounted, assert_same, plan_of, rows_of, runtime, to_topi
 use serde_json::Value;
 use sluicebox::checkpoint::coordinator::CompletedCheckpoint;
 use sluicebox::checkpoint::replacement::Replacement;
+use sluicebox::checkpoint::storage::Storage;
+use sluicebox::checkpoint::storage::folder::FolderStorage;
 use sluicebox::checkpoint::storage::memory::MemoryStorage;
 use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::clock::SystemClock;
@@ -235,4 +237,143 @@ fn a_run_that_starts_anew_goes_on_after_what_was_committed() {
     let mut twice = [rows.clone(), rows].concat();
     twice.sort_by_cached_key(ToString::to_string);
     assert_same(&twice, &sorted(&out), "topics get all rows again");
+}
+
+/// The windows of aggregates.
+const WINDOWS: [(&str, &str); 8] = [
+    ("tumbling", "{ tumbling = \"1m\" }"),
+    ("sliding", "{ sliding = \"3m\", every = \"1m\" }"),
+    ("cumulate", "{ cumulate = \"4m\", every = \"1m\" }"),
+    ("session", "{ session = \"2s\" }"),
+    ("counted", "{ count = 7 }"),
+    ("running", "\"running\""),
+    (
+        "early",
+        "{ tumbling = \"2m\" }\nearly_every = \"50ms\"\nallowed_lateness = \"1m\"",
+    ),
+    ("global", "\"global\""),
+];
+
+/// A pipeline with an aggregate for each window, and a process.
+fn counting(aggregate: &str, process: &str, rate: u32) -> String {
+    let mut text = format!(
+        r#"
+        name = "counts"
+        plugins.basics.path = {basics:?}
+        [sources.actions]
+        type = "generator"
+        seed = 4
+        users = 300
+        rate = {rate}
+        count = {ROWS}
+        start = "2024-01-01T10:00:00Z"
+        [operators.visits]
+        plugin = "basics.{process}"
+        input = "actions"
+        key = "user_id"
+        [sinks.visits_out]
+        type = "blackhole"
+        input = "visits"
+        "#,
+        basics = common::plugin_file("basics"),
+    );
+    for (name, window) in WINDOWS {
+        text += &format!(
+            "[operators.{name}]\nplugin = \"basics.{aggregate}\"\ninput = \"actions\"\n\
+             key = \"user_id\"\nwindow = {window}\n\
+             [sinks.{name}_out]\ntype = \"blackhole\"\ninput = \"{name}\"\n"
+        );
+    }
+    text
+}
+
+/// A plan of it, with a topic for each sink but that of early results, which are luck.
+fn counting_plan(text: &str, parallelism: usize, topics: &[Arc<MemoryTopic>]) -> Plan {
+    let mut plan = plan(text, parallelism, &Arc::default());
+    let names = WINDOWS.map(|(name, _)| name);
+    let sinks = names
+        .into_iter()
+        .filter(|name| *name != "early")
+        .chain(["visits"]);
+    for (sink, topic) in sinks.zip(topics) {
+        to_topic(&mut plan, &format!("{sink}_out"), topic);
+    }
+    plan
+}
+
+fn counting_topics() -> Vec<Arc<MemoryTopic>> {
+    WINDOWS.map(|_| Arc::default()).to_vec()
+}
+
+#[test]
+fn states_of_an_earlier_version_are_migrated() {
+    let topics = counting_topics();
+    let whole = counting_plan(&counting("count", "visits", 1_000_000), 1, &topics);
+    let job = Job::new(whole, Arc::new(SystemClock));
+    runtime().block_on(job.run()).expect("it runs");
+    let expected: Vec<Vec<Value>> = topics.iter().map(|topic| sorted(topic)).collect();
+
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let in_folder = FolderStorage::open(folder.path(), 1 << 20).expect("it opens");
+    let storages: [Arc<dyn Storage>; 2] = [Arc::new(MemoryStorage::default()), Arc::new(in_folder)];
+    for (storage, parallelism) in storages.into_iter().zip([1, 2]) {
+        let topics = counting_topics();
+        let transaction = Arc::new(MemoryTransaction::new(topics.clone()));
+        let revision = |aggregate: &str, process: &str| {
+            let text = counting(aggregate, process, 8_000);
+            counting_plan(&text, parallelism, &topics)
+        };
+        let first = revision("count", "visits");
+        let durable = Durable::new(storage).committing(transaction);
+        let pipeline = Pipeline::of(&first, Arc::new(SystemClock)).keeping(durable);
+        runtime().block_on(async {
+            let job = Job::revision(&pipeline, first);
+            let ended = run_until(job, 5_000, |pipeline| pipeline.requests().swap()).await;
+            ended.expect("it ends for the next");
+
+            // Too small for some of them: the checkpoint stays as it is.
+            let worse = Job::revision(&pipeline, revision("count_worse", "visits_better"));
+            let refused = worse.run().await.expect_err("they do not fit").to_string();
+            assert!(refused.contains("keeps other states than"), "{refused}");
+            assert!(refused.contains("cannot be migrated: "), "{refused}");
+            assert!(
+                refused.contains(" is too much; nothing was changed"),
+                "{refused}"
+            );
+            assert!(
+                refused.contains("the key {\"user_id\":\"user-"),
+                "{refused}"
+            );
+
+            // A crash before the first checkpoint undoes the migration.
+            let better = || Job::revision(&pipeline, revision("count_better", "visits_better"));
+            let job = better();
+            let started = async {
+                let source = job.progress()[0].clone();
+                let run = job.run();
+                tokio::pin!(run);
+                loop {
+                    tokio::select! {
+                        ended = &mut run => break ended.map(drop),
+                        () = tokio::time::sleep(Duration::from_millis(1)) => {}
+                    }
+                    if source.snapshot().rows_out > 5_100 {
+                        break Ok(());
+                    }
+                }
+            };
+            started.await.expect("it starts");
+
+            let ended = better().run().await.expect("it ends");
+            assert_accounted(&ended);
+
+            let back = Job::revision(&pipeline, revision("count", "visits"));
+            let refused = back.run().await.expect_err("no way back").to_string();
+            assert!(refused.contains("its state was note: "), "{refused}");
+        });
+        for (expected, topic) in expected.iter().zip(&topics) {
+            assert!(!expected.is_empty());
+            assert_same(expected, &sorted(topic), "migrated");
+        }
+    }
 }

@@ -107,8 +107,8 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
 
     // With the SDK of another version.
     for (file, version, older) in [
-        ("wit/plugin.wit", "@0.7.0;", "@0.2.0;"),
-        ("src/bindings.rs", "_0_7_0_", "_0_2_0_"),
+        ("wit/plugin.wit", "@0.8.0;", "@0.2.0;"),
+        ("src/bindings.rs", "_0_8_0_", "_0_2_0_"),
     ] {
         let path = folder.join("sluicebox-sdk").join(file);
         let text = std::fs::read_to_string(&path).expect("it was made");
@@ -121,7 +121,7 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
         &String::from_utf8_lossy(&refused.stderr),
         &[
             "was built for version 0.2.0 of the contract",
-            "this host has version 0.7.0; build it again with the SDK of this version",
+            "this host has version 0.8.0; build it again with the SDK of this version",
         ],
     );
 }

@@ -95,6 +95,63 @@ pub trait Aggregate<G: Told = Window>: Parameters {
     /// The rows that are folded.
     type Input<'a>: Record<'a>;
     /// What is kept between rows. A new group starts with the default.
+    ///
+    /// Where it has other fields than in the version before, `#[operator(migrates(Before))]`
+    /// names the record of that version, and `From` (or `TryFrom`, whose error is a
+    /// [`Reject`]) makes a state of it. Then the host goes on with what it has, which it
+    /// would refuse otherwise. Several records are named with the newest first.
+    ///
+    /// ```
+    /// use sluicebox_sdk::prelude::*;
+    ///
+    /// # #[derive(Record)]
+    /// # struct Sale { cents: u64 }
+    /// # #[derive(Record)]
+    /// # struct Mean { cents: f64 }
+    /// /// The state as it was.
+    /// #[derive(Record)]
+    /// struct Before {
+    ///     sales: u64,
+    ///     cents: u64,
+    /// }
+    ///
+    /// #[derive(Record, Clone, Default, Debug, PartialEq)]
+    /// struct Total {
+    ///     sales: u64,
+    ///     cents: u64,
+    ///     /// Unknown where there were sales before it was kept.
+    ///     highest: Option<u64>,
+    /// }
+    ///
+    /// impl From<Before> for Total {
+    ///     fn from(before: Before) -> Total {
+    ///         Total { sales: before.sales, cents: before.cents, highest: None }
+    ///     }
+    /// }
+    ///
+    /// /// The mean of sales.
+    /// #[operator(migrates(Before))]
+    /// struct MeanSale {}
+    /// # impl Aggregate for MeanSale {
+    /// #     type Input<'a> = Sale;
+    /// #     type State = Total;
+    /// #     type Output<'a> = Mean;
+    /// #     fn accumulate(&self, total: &mut Total, sale: Sale) -> Result<(), Reject> {
+    /// #         total.sales += 1;
+    /// #         total.cents += sale.cents;
+    /// #         Ok(())
+    /// #     }
+    /// #     fn merge(&self, total: &mut Total, later: Total) { total.sales += later.sales }
+    /// #     fn finish(&self, total: &Total, _: Window) -> Mean {
+    /// #         Mean { cents: total.cents as f64 / total.sales as f64 }
+    /// #     }
+    /// # }
+    ///
+    /// export!(MeanSale);
+    ///
+    /// let total = Total::from(Before { sales: 2, cents: 500 });
+    /// assert_eq!(total, Total { sales: 2, cents: 500, highest: None });
+    /// ```
     type State: for<'a> Record<'a> + Default + Clone;
     /// The result: a record, or an `Option` or `Vec` of records. They may
     /// borrow from the state.

@@ -44,11 +44,15 @@ impl Interface {
 
     /// This interface's world if it is in `had`, else the one that all plugins
     /// have.
-    pub const fn world_if_in(self, had: &[Interface]) -> &'static [u8] {
+    pub const fn world_if_in(self, had: &[&[Interface]]) -> &'static [u8] {
         let mut i = 0;
         while i < had.len() {
-            if had[i] as u8 == self as u8 {
-                return self.world();
+            let mut j = 0;
+            while j < had[i].len() {
+                if had[i][j] as u8 == self as u8 {
+                    return self.world();
+                }
+                j += 1;
             }
             i += 1;
         }
@@ -76,16 +80,16 @@ macro_rules! __component {
             use $crate::bindings::{Interface, section};
             use $crate::private::Opened;
 
-            exports::operators::__export_sluicebox_plugin_operators_0_7_0_cabi!(
+            exports::operators::__export_sluicebox_plugin_operators_0_8_0_cabi!(
                 $plugin with_types_in exports::operators
             );
-            exports::transform::__export_sluicebox_plugin_transform_0_7_0_cabi!(
+            exports::transform::__export_sluicebox_plugin_transform_0_8_0_cabi!(
                 Opened with_types_in exports::transform
             );
-            exports::aggregate::__export_sluicebox_plugin_aggregate_0_7_0_cabi!(
+            exports::aggregate::__export_sluicebox_plugin_aggregate_0_8_0_cabi!(
                 Opened with_types_in exports::aggregate
             );
-            exports::process::__export_sluicebox_plugin_process_0_7_0_cabi!(
+            exports::process::__export_sluicebox_plugin_process_0_8_0_cabi!(
                 Opened with_types_in exports::process
             );
 

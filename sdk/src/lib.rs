@@ -105,6 +105,8 @@ mod lookup;
 mod operator;
 /// Collects output rows.
 mod outputs;
+/// Makes earlier states those of an operator.
+mod migration;
 /// What pipelines can set for an operator.
 mod parameters;
 /// The inputs and outputs of an operator.
@@ -182,6 +184,10 @@ pub mod private {
 
     pub mod aggregate {
         pub use crate::aggregate::{open, open_retracting, shape, shape_retracting};
+    }
+
+    pub mod migration {
+        pub use crate::migration::{of_aggregate, of_process};
     }
 
     pub mod lookup {
@@ -266,7 +272,7 @@ macro_rules! export {
             #[cfg(target_family = "wasm")]
             $crate::__component!(
                 Plugin,
-                &[$(<$operator as $crate::private::Operator>::INTERFACE),+]
+                &[$(<$operator as $crate::private::Operator>::INTERFACES),+]
             );
         };
     };

@@ -17,8 +17,8 @@ use crate::parameters::Arguments;
 pub trait Operator: Sized + 'static {
     const NAME: &'static str;
     const DOC: &'static str;
-    /// The interface that the host calls it through.
-    const INTERFACE: Interface;
+    /// The interfaces that the host calls it through.
+    const INTERFACES: &'static [Interface];
     type Parameters: Parameters;
     /// What the plugin lists for it.
     const LISTED: &'static [ListedOperator] = &[ListedOperator::of::<Self>()];

@@ -113,7 +113,9 @@ pub trait Process: Parameters {
     type Input<'a>: Ports<'a>;
     /// What it reads of the key: a record with fields of the key, or `()`.
     type Key<'a>: Record<'a>;
-    /// What is kept for a key; `()` for a process that only has timers.
+    /// What is kept for a key; `()` for a process that only has timers. Where it has other
+    /// fields than before, it is migrated as that of an aggregate is: see
+    /// [`Aggregate::State`](crate::Aggregate::State).
     type State: for<'a> Record<'a> + Clone;
     /// The rows that it makes: a record, or an enum of several with
     /// [`#[derive(Ports)]`](macro@crate::Ports).

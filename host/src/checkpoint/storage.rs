@@ -1,7 +1,7 @@
 //! What a storage of state and checkpoints is.
 //!
 //! A storage has *current rows*, ordered by key, that only
-//! [`Storage::write`] changes, and *checkpoints*: the rows as they were when
+//! [`Storage::write`] and [`Storage::rewrite`] change, and *checkpoints*: the rows as they were when
 //! each was written, with its manifest. Calls may block.
 
 /// In memory.
@@ -35,6 +35,14 @@ pub trait Storage: Send + Sync {
         manifest: Manifest,
         changes: Vec<Changes>,
     ) -> Result<CheckpointInfo, StorageError>;
+
+    /// Changes the current rows without a checkpoint: a restore undoes it. `next` returns
+    /// one part of the changes after another, and may read rows that are in none of those
+    /// before.
+    fn rewrite(
+        &self,
+        next: &mut dyn FnMut() -> Result<Option<Changes>, StorageError>,
+    ) -> Result<(), StorageError>;
 
     /// Deletes a checkpoint.
     fn delete(&self, id: CheckpointId) -> Result<(), StorageError>;

@@ -114,6 +114,7 @@ fn state(node: &NodePlan) -> &'static str {
         StateEffect::Stateless => "none",
         StateEffect::New => "new",
         StateEffect::Kept => "kept",
+        StateEffect::Migrated => "migrated",
         StateEffect::Incompatible => "incompatible",
         StateEffect::Gone => "lost",
         StateEffect::Dropped => "dropped",

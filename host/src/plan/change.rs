@@ -12,6 +12,7 @@ use super::{
     SourcePlan, Window,
 };
 use crate::connector::{Description, REPLAY};
+use crate::logic::Factory;
 use crate::process::tables as process_tables;
 use crate::quantity::show_ms;
 use crate::schema::Schema;
@@ -50,6 +51,9 @@ pub struct NodeDescription {
     /// The tables of its keyed state, each with its own role.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableSpec>,
+    /// The fields of the states of earlier versions that its plugin can migrate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +128,8 @@ pub enum StateChange {
     New,
     /// It keeps its state.
     Kept,
+    /// Its plugin makes of its states those of now, for this reason.
+    Migrated(String),
     /// It cannot keep its state, for this reason.
     Incompatible(String),
     /// The node that had the state is gone.
@@ -165,6 +171,7 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
             NodeKind::Process(process) => {
                 described.class = NodeClass::Process;
                 described.operator = Some(operator(&process.operator));
+                described.earlier = earlier(&process.operator);
                 described.ttl = process.ttl_ms.map(show_ms);
                 described.tables = process_tables::tables(process);
             }
@@ -191,6 +198,7 @@ fn ports(node: &Node) -> Vec<String> {
 fn describe_aggregate(plan: &AggregatePlan, described: &mut NodeDescription) {
     described.class = NodeClass::Aggregate;
     described.operator = Some(operator(&plan.operator));
+    described.earlier = earlier(&plan.operator);
     described.window = Some(plan.window);
     described.ttl = plan.ttl_ms.map(show_ms);
     described.emit = plan.emit;
@@ -230,6 +238,19 @@ fn operator(plan: &OperatorPlan) -> OperatorDescription {
             .map(|(name, value)| format!("{name} = {value}"))
             .collect(),
     }
+}
+
+/// The fields of the states that a plugin can migrate.
+fn earlier(plan: &OperatorPlan) -> Vec<Vec<String>> {
+    let migrations = plan.earlier.iter();
+    migrations
+        .map(|migration| field_texts(earlier_state(&**migration)))
+        .collect()
+}
+
+/// The state that a migration takes.
+pub fn earlier_state(migration: &dyn Factory) -> &Schema {
+    &migration.info().inputs[0].schema
 }
 
 /// An output that an operator does not have any more.
@@ -383,6 +404,9 @@ fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> State
     match (then, now) {
         (Some(then), Some(now)) if then.is_stateful() && now.is_stateful() => {
             match difference(then, now) {
+                Some(why) if difference(&then.migrated_for(now), now).is_none() => {
+                    StateChange::Migrated(why)
+                }
                 Some(why) => StateChange::Incompatible(why),
                 None => StateChange::Kept,
             }
@@ -421,6 +445,20 @@ impl NodeDescription {
             None => input.clone(),
         };
         self.inputs.iter().map(named).collect()
+    }
+
+    /// The node as it is when the plugin of `now` has migrated the states that it can.
+    fn migrated_for(&self, now: &NodeDescription) -> NodeDescription {
+        let mut migrated = self.clone();
+        for table in &mut migrated.tables {
+            let other = now.tables.iter().find(|other| other.role == table.role);
+            if let Some(other) = other
+                && now.earlier.contains(&table.state)
+            {
+                table.state.clone_from(&other.state);
+            }
+        }
+        migrated
     }
 
     /// Whether a checkpoint has something of the node that must not get lost.
@@ -552,6 +590,7 @@ mod tests {
                     version: 1,
                 },
             }],
+            earlier: Vec::new(),
         }
     }
 
@@ -650,6 +689,31 @@ mod tests {
             now.tables[0].rows.kind = "running".to_owned();
         });
         assert!(running.starts_with("its window was tumbling"), "{running}");
+    }
+
+    #[test]
+    fn a_state_that_the_plugin_can_migrate_is_migrated() {
+        let total = |now: &mut NodeDescription| {
+            now.tables[0].state = vec!["sum: int64".to_owned(), "highest: int64?".to_owned()];
+            now.earlier = vec![
+                vec!["count: int64".to_owned()],
+                vec!["sum: int64".to_owned()],
+            ];
+        };
+        let (_, state) = change(total);
+        let why = "its state was sum: int64 and is now sum: int64, highest: int64?";
+        assert_eq!(state, StateChange::Migrated(why.to_owned()));
+        // Nothing else may differ.
+        let why = incompatible(|now| {
+            total(now);
+            now.window = Some(minutes(2));
+        });
+        assert!(why.starts_with("its state was"), "{why}");
+        let other = incompatible(|now| {
+            total(now);
+            now.earlier.pop();
+        });
+        assert!(other.starts_with("its state was"), "{other}");
     }
 
     #[test]

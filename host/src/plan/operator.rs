@@ -18,6 +18,8 @@ pub struct OperatorPlan {
     /// `plugin.operator`, as in the config; or the key that says what it does.
     pub name: String,
     pub factory: Arc<dyn Factory>,
+    /// Transforms from the states of earlier versions of it.
+    pub earlier: Vec<Arc<dyn Factory>>,
     /// The arguments that the factory was made with, including defaults.
     pub arguments: Arguments,
     /// Only plugins have limits.

@@ -68,6 +68,7 @@ impl Builder<'_> {
             info: factory.info().clone(),
             arguments,
             factory: Some(factory),
+            earlier: Vec::new(),
             timing,
         })
     }

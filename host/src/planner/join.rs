@@ -39,6 +39,7 @@ pub(super) fn resolved(operator: &OperatorConfig) -> Resolved {
         ),
         arguments: Vec::new(),
         factory: None,
+        earlier: Vec::new(),
         timing: None,
     }
 }

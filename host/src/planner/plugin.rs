@@ -106,8 +106,28 @@ impl<'a> Builder<'a> {
             info,
             arguments: arguments.unwrap_or_default(),
             factory,
+            earlier: self.migrations(operator, wanted, module.as_ref()),
             timing,
         })
+    }
+
+    /// What makes states of earlier versions of an operator its own.
+    fn migrations(
+        &mut self,
+        operator: &OperatorConfig,
+        wanted: &OperatorName,
+        module: &dyn Module,
+    ) -> Vec<Arc<dyn Factory>> {
+        let described = module.info().operators.iter();
+        let migrations = described.filter(|info| info.migrates(&wanted.operator));
+        let opened = migrations.map(|info| {
+            let migration = OperatorName {
+                plugin: wanted.plugin.clone(),
+                operator: info.name.clone(),
+            };
+            self.open(operator, &migration, module, &Arguments::default())
+        });
+        opened.collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The description of an operator of a plugin; `None` after a mistake.

@@ -15,6 +15,8 @@ pub(super) struct Resolved {
     pub arguments: Arguments,
     /// `None` if the parameters have a mistake, and for a join, which runs no plugin.
     pub factory: Option<Arc<dyn Factory>>,
+    /// As in [`OperatorPlan`].
+    pub earlier: Vec<Arc<dyn Factory>>,
     /// For aggregates, `None` if it has a mistake.
     pub timing: Option<Timing>,
 }
@@ -75,6 +77,7 @@ pub(super) fn operator_plan(
     Some(OperatorPlan {
         name: resolved.name.clone(),
         factory: resolved.factory.clone()?,
+        earlier: resolved.earlier.clone(),
         arguments: resolved.arguments.clone(),
         limits: operator.runs.plugin().map(|_| operator.limits),
         on_error: operator.on_error.unwrap_or_default(),

@@ -9,7 +9,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 /// A host runs plugins of this version of the contract alone.
 macro_rules! version {
     () => {
-        "0.7.0"
+        "0.8.0"
     };
 }
 
@@ -555,7 +555,7 @@ mod tests {
     }
 
     /// The newest last.
-    const VERSIONS: [Recorded; 5] = [
+    const VERSIONS: [Recorded; 6] = [
         Recorded {
             version: "0.3.0",
             types: "sha256:b72ea63692de566ebb1028309f872af6a2bdf67ac57ce676debe693d8659974b",
@@ -580,6 +580,11 @@ mod tests {
             version: "0.7.0",
             types: "sha256:be99bef8862c050fbfb9942bc62c6156b707c199ba20c3f8f421b06d85c006ee",
             words: "sha256:2f6eaa1c3d9aa0ae75006885955d15225ab92e72124f95a8bcae109205d4d8f5",
+        },
+        Recorded {
+            version: "0.8.0",
+            types: "sha256:3db15f87edf0fed2660b0d86cae41cc89fc5c54cd031ca8ac1134972bec22f8f",
+            words: "sha256:d4e434df31366730881131348dff363fa14566ea524c9c141cc744b48ef342d3",
         },
     ];
 

@@ -204,12 +204,17 @@ fn check_lookup(inputs: &[Port], outputs: &[Port], key: &Schema) -> Result<(), S
 fn check_stages(operator: &OperatorInfo, all: &[OperatorInfo]) -> Result<(), String> {
     let find = |name: &str| all.iter().find(|operator| operator.name == name);
     if let Some((whole, stage)) = operator.name.split_once('.') {
+        if operator.migrates(whole) {
+            return check_migration(operator, find(whole));
+        }
         let stages = find(whole).map_or(&[][..], |whole| whole.kind.stages());
         return match stages.iter().any(|known| known.name() == stage) {
             true => Ok(()),
-            false => {
-                Err("only the stages of a recommender or look-up have a `.` in their name".into())
-            }
+            false => Err(
+                "only the stages of a recommender or look-up, and what migrates states, have \
+                     a `.` in their name"
+                    .into(),
+            ),
         };
     }
     for &stage in operator.kind.stages() {
@@ -243,6 +248,24 @@ fn check_stages(operator: &OperatorInfo, all: &[OperatorInfo]) -> Result<(), Str
         }
     }
     Ok(())
+}
+
+/// Checks that a transform makes states of an operator of records with other fields.
+fn check_migration(operator: &OperatorInfo, of: Option<&OperatorInfo>) -> Result<(), String> {
+    let has_state = |of: &&OperatorInfo| matches!(of.kind, Kind::Aggregate | Kind::Process);
+    let Some(of) = of.filter(has_state) else {
+        return Err("it migrates states of an operator that has none".into());
+    };
+    let good = operator.kind == Kind::Transform
+        && operator.outputs[0].schema == of.state
+        && operator.parameters.is_empty();
+    match good {
+        true => Ok(()),
+        false => Err(format!(
+            "it is no transform to the state of `{}` without parameters",
+            of.name
+        )),
+    }
 }
 
 /// How many fields of its key a stage reads.
@@ -630,7 +653,7 @@ mod tests {
         check(
             vec![named("a.b")],
             expect![
-                "operator `a.b`: only the stages of a recommender or look-up have a `.` in their name"
+                "operator `a.b`: only the stages of a recommender or look-up, and what migrates states, have a `.` in their name"
             ],
         );
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::dropped::Dropped;
 use super::durable::Durable;
 use super::error::RunError;
+use super::migration::migrate;
 use super::pipeline::{Pipeline, WantedStart};
 use super::revision::Revision;
 use crate::blame::Blame;
@@ -307,6 +308,9 @@ pub async fn restore(
         durable.drop_copy_soon(later.id).await?;
     }
     begin(participants, committed, agreed, offload).await?;
+    if let Some(manifest) = &manifest {
+        migrate(revision, manifest, &dropped, &durable.storage, offload).await?;
+    }
     let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
     // What was dropped, or skipped, is left behind by a checkpoint at once.
     start.checkpoints_first |= from.is_some() || !dropped.is_empty();
@@ -515,7 +519,7 @@ fn check_plan(
                 }
                 continue;
             }
-            StateChange::Stateless | StateChange::New => continue,
+            StateChange::Stateless | StateChange::New | StateChange::Migrated(_) => continue,
         };
         let what = format!("{class} `{name}` has {what} in checkpoint {id}: {why}");
         lost.push((name.clone(), what));

@@ -29,7 +29,7 @@ pub struct NodePlan {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
     pub state: StateEffect,
-    /// Why the state cannot be kept.
+    /// Why the state cannot be kept as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Where its plugin differs from the one that runs, tried on recent rows.
@@ -53,6 +53,8 @@ pub enum StateEffect {
     Stateless,
     New,
     Kept,
+    /// The plugin makes of it what it keeps now.
+    Migrated,
     Incompatible,
     Gone,
     /// Somebody has agreed that it goes.
@@ -96,6 +98,7 @@ impl ChangePlan {
                 StateChange::Stateless => (StateEffect::Stateless, None),
                 StateChange::New => (StateEffect::New, None),
                 StateChange::Kept => (StateEffect::Kept, None),
+                StateChange::Migrated(why) => (StateEffect::Migrated, Some(why)),
                 StateChange::Incompatible(why) => (StateEffect::Incompatible, Some(why)),
                 StateChange::Gone => (StateEffect::Gone, None),
             };
@@ -135,10 +138,10 @@ impl ChangePlan {
         self
     }
 
-    /// Whether a node keeps its state.
+    /// Whether a node keeps its state, as it is or migrated.
     pub fn keeps_any(&self) -> bool {
         let mut nodes = self.nodes.iter();
-        nodes.any(|node| node.state == StateEffect::Kept)
+        nodes.any(|node| matches!(node.state, StateEffect::Kept | StateEffect::Migrated))
     }
 
     /// The nodes whose state would get lost.

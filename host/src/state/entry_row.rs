@@ -6,6 +6,9 @@
 
 use super::row::RowError;
 
+/// Bytes of a length.
+pub const LENGTH_BYTES: usize = size_of::<u32>();
+
 pub fn write_i64(value: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_le_bytes());
 }

@@ -671,7 +671,10 @@ impl SessionEntries {
 
 /// Reads whether early results of a key wait, and its sessions, which have no slots yet.
 /// Appends their states to `states`.
-fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<(bool, SessionEntry), RowError> {
+pub(super) fn read<'a>(
+    row: &'a [u8],
+    states: &mut Vec<&'a [u8]>,
+) -> Result<(bool, SessionEntry), RowError> {
     let mut reader = EntryReader(row);
     let is_early = reader.flags()? & EARLY != 0;
     Ok((is_early, SessionEntry::read(reader, states)?))

@@ -198,6 +198,7 @@ impl Setup {
                 arguments: Vec::new(),
                 limits: Some(Limits::default()),
                 factory: Arc::new(ledger),
+                earlier: Vec::new(),
                 on_error: self.on_error,
             },
             columns: vec![vec![2, 3]],

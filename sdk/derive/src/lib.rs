@@ -77,6 +77,9 @@ pub fn derive_ports(input: TokenStream) -> TokenStream {
 ///
 /// The fields of a struct are the operator's parameters.
 ///
+/// An aggregate or a process whose state has other fields than before says which states it
+/// can go on from, with `#[operator(migrates(OldState))]`: see `Aggregate::State`.
+///
 /// The doc comment becomes the operator's description. The operator is named
 /// after the function, or after the struct in snake case, unless
 /// `#[operator(name = "…")]` says otherwise.

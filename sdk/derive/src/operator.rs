@@ -2,13 +2,13 @@
 //! functions have separate namespaces; `export!` uses the type. The compiler
 //! infers the schemas from the signature, so aliases and paths work.
 
-use proc_macro2::{Group, Spacing, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, Spacing, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{
-    DeriveInput, FnArg, GenericParam, Item, ItemFn, ItemStruct, Lifetime, LitStr, ReturnType, Type,
-    parse_quote,
+    DeriveInput, FnArg, GenericParam, Item, ItemFn, ItemStruct, Lifetime, LitStr, ReturnType,
+    Token, Type, parenthesized, parse_quote,
 };
 
 use crate::{parameters, syntax};
@@ -18,6 +18,8 @@ pub struct Arguments {
     name: Option<String>,
     /// What a struct is.
     role: Role,
+    /// The states that earlier versions of it have kept, the newest first.
+    migrates: Vec<Type>,
 }
 
 /// What a struct is, which the traits that it implements cannot tell the macro.
@@ -33,10 +35,18 @@ enum Role {
     Recommender,
 }
 
+impl Role {
+    /// Whether it is run as its stages.
+    fn has_stages(self) -> bool {
+        matches!(self, Role::Lookup | Role::Recommender)
+    }
+}
+
 impl Parse for Arguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let mut name = None;
         let mut role = Role::Aggregate;
+        let mut migrates = Vec::new();
         let parser = syn::meta::parser(|meta| {
             let named = match meta.path.get_ident() {
                 Some(ident) if ident == "process" => Some(Role::Process),
@@ -60,9 +70,16 @@ impl Parse for Arguments {
                 };
                 return Ok(());
             }
+            if meta.path.is_ident("migrates") {
+                let states;
+                parenthesized!(states in meta.input);
+                migrates.extend(states.parse_terminated(Type::parse, Token![,])?);
+                return Ok(());
+            }
             if !meta.path.is_ident("name") {
                 return Err(meta.error(
-                    "expected `process`, `lookup`, `recommend`, `retracts` or `name = \"…\"`",
+                    "expected `process`, `lookup`, `recommend`, `retracts`, `migrates(…)` or \
+                     `name = \"…\"`",
                 ));
             }
             let text: LitStr = meta.value()?.parse()?;
@@ -71,11 +88,23 @@ impl Parse for Arguments {
         });
         let tokens: TokenStream = input.parse()?;
         parser.parse2(tokens)?;
-        Ok(Arguments { name, role })
+        Ok(Arguments {
+            name,
+            role,
+            migrates,
+        })
     }
 }
 
 pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
+    if let Some(earlier) = arguments.migrates.first()
+        && (matches!(item, Item::Fn(_)) || arguments.role.has_stages())
+    {
+        return Err(syn::Error::new(
+            earlier.span(),
+            "states of aggregates and processes are migrated",
+        ));
+    }
     match item {
         Item::Fn(function) => match arguments.role {
             Role::Aggregate => transform(arguments, function),
@@ -167,8 +196,8 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
         impl ::sluicebox_sdk::private::Operator for #ident {
             const NAME: &'static str = #name;
             const DOC: &'static str = #doc;
-            const INTERFACE: ::sluicebox_sdk::private::Interface =
-                ::sluicebox_sdk::private::Interface::Transform;
+            const INTERFACES: &'static [::sluicebox_sdk::private::Interface] =
+                &[::sluicebox_sdk::private::Interface::Transform];
             type Parameters = #parameters;
 
             fn shape() -> ::sluicebox_sdk::private::Shape {
@@ -242,13 +271,11 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
             quote!(::core::result::Result::Ok(#open(stateful)))
         }
     };
-    let has_stages = matches!(arguments.role, Role::Lookup | Role::Recommender);
-    let listed = has_stages.then(|| {
-        let listed = quote_spanned!(ident.span()=> private::#module::listed::<#ident>);
-        quote! {
-            const LISTED: &'static [private::ListedOperator] = &#listed();
-        }
-    });
+    let mut interfaces = vec![interface];
+    if !arguments.migrates.is_empty() {
+        interfaces.push(quote!(Transform));
+    }
+    let listed = listed(arguments, ident, &module, &types);
 
     Ok(quote! {
         #stateful
@@ -263,7 +290,7 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
             impl private::Operator for #ident {
                 const NAME: &'static str = #name;
                 const DOC: &'static str = #doc;
-                const INTERFACE: private::Interface = private::Interface::#interface;
+                const INTERFACES: &'static [private::Interface] = &[#(private::Interface::#interfaces),*];
                 type Parameters = Self;
                 #listed
 
@@ -276,6 +303,37 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
                 }
             }
         };
+    })
+}
+
+/// What the plugin lists for the operator, if it is more than itself.
+fn listed(
+    arguments: &Arguments,
+    ident: &Ident,
+    module: &TokenStream,
+    types: &TokenStream,
+) -> Option<TokenStream> {
+    if arguments.role.has_stages() {
+        let listed = quote_spanned!(ident.span()=> private::#module::listed::<#ident>);
+        return Some(quote! {
+            const LISTED: &'static [private::ListedOperator] = &#listed();
+        });
+    }
+    if arguments.migrates.is_empty() {
+        return None;
+    }
+    let of = match arguments.role {
+        Role::Process | Role::RetractingProcess => quote!(of_process),
+        _ => quote!(of_aggregate),
+    };
+    let migrations = arguments.migrates.iter().zip(1..).map(|(earlier, number)| {
+        let stage = format!("earlier_{number}");
+        // An error about a missing `From` should point at the earlier state.
+        quote_spanned!(earlier.span()=> private::migration::#of::<#types, #earlier>(#stage))
+    });
+    Some(quote! {
+        const LISTED: &'static [private::ListedOperator] =
+            &[private::ListedOperator::of::<#ident>(), #(#migrations),*];
     })
 }
 

@@ -33,6 +33,171 @@ impl Aggregate for Count {
     }
 }
 
+/// What the next version of [`Count`] keeps.
+#[derive(Record, Clone, Default)]
+struct BetterCounter {
+    note: Option<String>,
+    halves: i64,
+}
+
+impl From<Counter> for BetterCounter {
+    fn from(before: Counter) -> BetterCounter {
+        BetterCounter {
+            note: (before.count % 3 == 0).then(|| "migrated".repeat(before.count as usize % 50)),
+            halves: 2 * before.count,
+        }
+    }
+}
+
+/// What came before [`Counter`].
+#[derive(Record)]
+struct Tallied {
+    marks: Vec<bool>,
+}
+
+impl From<Tallied> for BetterCounter {
+    fn from(before: Tallied) -> BetterCounter {
+        Counter {
+            count: before.marks.len() as i64,
+        }
+        .into()
+    }
+}
+
+/// The number of rows, by another state.
+#[operator(migrates(Counter, Tallied))]
+struct CountBetter {}
+
+impl Aggregate for CountBetter {
+    type Input<'a> = Nothing;
+    type State = BetterCounter;
+    type Output<'a> = Counter;
+
+    fn accumulate(&self, state: &mut BetterCounter, _row: Nothing) -> Result<(), Reject> {
+        state.halves += 2;
+        Ok(())
+    }
+
+    fn merge(&self, state: &mut BetterCounter, later: BetterCounter) {
+        state.halves += later.halves;
+    }
+
+    fn finish(&self, state: &BetterCounter, _window: Window) -> Counter {
+        Counter {
+            count: state.halves / 2,
+        }
+    }
+}
+
+/// A state that few counters can become.
+#[derive(Record, Clone, Default)]
+struct SmallCounter {
+    count: i8,
+}
+
+impl TryFrom<Counter> for SmallCounter {
+    type Error = Reject;
+
+    fn try_from(before: Counter) -> Result<SmallCounter, Reject> {
+        match before.count {
+            count @ ..=3 => Ok(SmallCounter { count: count as i8 }),
+            count => reject!("{count} is too much"),
+        }
+    }
+}
+
+/// The number of rows, up to 127.
+#[operator(migrates(Counter))]
+struct CountWorse {}
+
+impl Aggregate for CountWorse {
+    type Input<'a> = Nothing;
+    type State = SmallCounter;
+    type Output<'a> = Counter;
+
+    fn accumulate(&self, state: &mut SmallCounter, _row: Nothing) -> Result<(), Reject> {
+        state.count += 1;
+        Ok(())
+    }
+
+    fn merge(&self, state: &mut SmallCounter, later: SmallCounter) {
+        state.count += later.count;
+    }
+
+    fn finish(&self, state: &SmallCounter, _window: Window) -> Counter {
+        Counter {
+            count: i64::from(state.count),
+        }
+    }
+}
+
+/// Counts rows, and says how many there were when none has come for a minute.
+#[operator(process)]
+struct Visits {}
+
+impl Process for Visits {
+    type Input<'a> = Nothing;
+    type Key<'a> = ();
+    type State = Counter;
+    type Output<'a> = Counter;
+
+    fn row<'a>(
+        &self,
+        state: &mut Option<Counter>,
+        _row: Nothing,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        state.get_or_insert_default().count += 1;
+        context.set("over", Timestamp(context.time().0 + 60_000));
+        Ok(())
+    }
+
+    fn timer<'a>(
+        &self,
+        state: &mut Option<Counter>,
+        _timer: Timer<'_>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        context.emit(state.take().unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// The same with another state.
+#[operator(process, migrates(Counter))]
+struct VisitsBetter {}
+
+impl Process for VisitsBetter {
+    type Input<'a> = Nothing;
+    type Key<'a> = ();
+    type State = BetterCounter;
+    type Output<'a> = Counter;
+
+    fn row<'a>(
+        &self,
+        state: &mut Option<BetterCounter>,
+        _row: Nothing,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        state.get_or_insert_default().halves += 2;
+        context.set("over", Timestamp(context.time().0 + 60_000));
+        Ok(())
+    }
+
+    fn timer<'a>(
+        &self,
+        state: &mut Option<BetterCounter>,
+        _timer: Timer<'_>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let visits = state.take().unwrap_or_default();
+        context.emit(Counter {
+            count: visits.halves / 2,
+        });
+        Ok(())
+    }
+}
+
 #[derive(Record)]
 struct Value {
     n: i64,
@@ -676,6 +841,23 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 export!(
-    Count, Stats, Balance, Own, Pay, Spell, Script, Tally, Ledger, Prices, pair, user_of, even,
-    parse, repeat
+    Count,
+    CountBetter,
+    CountWorse,
+    Stats,
+    Balance,
+    Own,
+    Pay,
+    Spell,
+    Script,
+    Tally,
+    Visits,
+    VisitsBetter,
+    Ledger,
+    Prices,
+    pair,
+    user_of,
+    even,
+    parse,
+    repeat
 );

@@ -214,7 +214,14 @@ impl FolderStorage {
         }
         rows.apply(&all)?;
         drop(all);
-        linked.renew(rows)?;
+        self.renew(writer, rows)
+    }
+
+    /// Notes that the database has other rows than its base, and all those of the journal.
+    fn renew(&self, writer: &mut Writer, rows: &RowDatabase) -> Result<(), StorageError> {
+        if let Some(linked) = &mut writer.linked {
+            linked.renew(rows)?;
+        }
         self.has_journal.store(false, Ordering::Release);
         // The other files have new contents under old names.
         writer.known.retain(|name, _| archive::is_immutable(name));
@@ -328,6 +335,22 @@ impl Storage for FolderStorage {
             linked.journal.link_to(&draft.folder)?;
         }
         draft.finish(manifest, known)
+    }
+
+    fn rewrite(
+        &self,
+        next: &mut dyn FnMut() -> Result<Option<Changes>, StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut writer = self.writer();
+        let Some(rows) = self.rows() else {
+            return Ok(());
+        };
+        // Then whoever reads rows does not need the writer.
+        self.update(&mut writer, &rows, Vec::new())?;
+        while let Some(part) = next()? {
+            rows.apply(&[vec![part]])?;
+        }
+        self.renew(&mut writer, &rows)
     }
 
     fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {

@@ -93,6 +93,19 @@ impl Storage for MemoryStorage {
         Ok(info)
     }
 
+    fn rewrite(
+        &self,
+        next: &mut dyn FnMut() -> Result<Option<Changes>, StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut parts = Vec::new();
+        while let Some(part) = next()? {
+            parts.push(part);
+        }
+        let rows = changed(&self.read().rows, &parts);
+        self.change().rows = Arc::new(rows);
+        Ok(())
+    }
+
     fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {
         let dropped = self.change().checkpoints.remove(&id);
         dropped.map(drop).ok_or_else(|| missing(id))

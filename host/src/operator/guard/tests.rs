@@ -230,6 +230,7 @@ fn plan(factory: &Arc<Faulty>, on_error: OnError) -> OperatorPlan {
     OperatorPlan {
         name: "native.doubled".to_owned(),
         factory: factory.clone(),
+        earlier: Vec::new(),
         arguments: Vec::new(),
         limits: Some(Limits::default()),
         on_error,
