@@ -6,7 +6,7 @@ use arrow_buffer::ScalarBuffer;
 use tokio::sync::mpsc::Receiver;
 
 use crate::batch::Batch;
-use crate::element::{Barrier, Element, Inlet};
+use crate::element::{Barrier, END_OF_TIME, Element, Inlet};
 
 /// The inputs of a task, one for each upstream task of each edge.
 pub struct Gate {
@@ -34,6 +34,9 @@ pub enum Merged {
     /// A batch, and the port and edge by which it came.
     Batch(Inlet, Batch),
     Watermark(i64),
+    /// All inputs have come to the end of time. Before, time comes to the newest of their
+    /// watermarks, if it is not there yet: whichever of them has ended first.
+    EndOfTime(Option<i64>),
     Idle,
     /// The barrier has come on every input that has not ended.
     Barrier(Barrier),
@@ -95,6 +98,7 @@ impl Gate {
             };
             match advance {
                 Some(Advance::To(watermark)) => return Merged::Watermark(watermark),
+                Some(Advance::ToEnd(newest)) => return Merged::EndOfTime(newest),
                 Some(Advance::Idle) => return Merged::Idle,
                 None => {}
             }
@@ -148,6 +152,8 @@ impl Gate {
 #[derive(Debug)]
 pub struct WatermarkMerge {
     inputs: Vec<(i64, bool)>,
+    /// The newest watermark of any input, but for the end of time.
+    newest: i64,
     /// Never goes back.
     merged: i64,
     idle: bool,
@@ -156,6 +162,8 @@ pub struct WatermarkMerge {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Advance {
     To(i64),
+    /// To the end of time, by way of the newest watermark of any input.
+    ToEnd(Option<i64>),
     /// Every input is idle.
     Idle,
 }
@@ -164,6 +172,7 @@ impl WatermarkMerge {
     pub fn new(inputs: usize) -> Self {
         WatermarkMerge {
             inputs: vec![(i64::MIN, false); inputs],
+            newest: i64::MIN,
             merged: i64::MIN,
             idle: false,
         }
@@ -175,6 +184,9 @@ impl WatermarkMerge {
     }
 
     pub fn advance(&mut self, input: usize, watermark: i64) -> Option<Advance> {
+        if watermark < END_OF_TIME {
+            self.newest = self.newest.max(watermark);
+        }
         let known = &mut self.inputs[input].0;
         *known = watermark.max(*known);
         self.active(input);
@@ -202,8 +214,11 @@ impl WatermarkMerge {
         let active = self.inputs.iter().filter(|(_, idle)| !idle);
         match active.map(|(watermark, _)| *watermark).min() {
             Some(minimum) if minimum > self.merged => {
-                self.merged = minimum;
-                Some(Advance::To(minimum))
+                let before = std::mem::replace(&mut self.merged, minimum);
+                Some(match minimum {
+                    END_OF_TIME => Advance::ToEnd(Some(self.newest).filter(|it| *it > before)),
+                    _ => Advance::To(minimum),
+                })
             }
             None if !self.idle => {
                 self.idle = true;
@@ -217,7 +232,6 @@ impl WatermarkMerge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::element::END_OF_TIME;
 
     const LEFT: Inlet = Inlet { port: 0, edge: 0 };
     const RIGHT: Inlet = Inlet { port: 1, edge: 0 };
@@ -259,10 +273,7 @@ mod tests {
         let mut merge = WatermarkMerge::new(2);
         assert_eq!(merge.advance(0, END_OF_TIME), None);
         assert_eq!(merge.advance(1, 3), Some(Advance::To(3)));
-        assert_eq!(
-            merge.advance(1, END_OF_TIME),
-            Some(Advance::To(END_OF_TIME))
-        );
+        assert_eq!(merge.advance(1, END_OF_TIME), Some(Advance::ToEnd(None)));
     }
 
     #[tokio::test]
@@ -293,7 +304,7 @@ mod tests {
                 "Watermark(3)",
                 "Watermark(50)",
                 "Barrier(2)",
-                &format!("Watermark({END_OF_TIME})")
+                "EndOfTime(None)"
             ]
         );
     }
@@ -310,7 +321,7 @@ mod tests {
         for element in [Element::Watermark(3), end, Element::End] {
             right.send(element).await.unwrap();
         }
-        assert_eq!(watermarks(gate).await, [3, END_OF_TIME]);
+        assert_eq!(watermarks(gate).await, [3, 5, END_OF_TIME]);
     }
 
     #[tokio::test]
@@ -333,6 +344,10 @@ mod tests {
         loop {
             match gate.next().await {
                 Merged::Watermark(watermark) => seen.push(watermark),
+                Merged::EndOfTime(newest) => {
+                    seen.extend(newest);
+                    seen.push(END_OF_TIME);
+                }
                 Merged::End => return seen,
                 other => panic!("{other:?}"),
             }

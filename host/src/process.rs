@@ -15,6 +15,8 @@
 
 /// What is kept for each key.
 mod entries;
+/// Where the state is in a row, for what migrates it.
+pub mod migrated;
 /// What is seen of its state.
 mod show;
 /// The tables of state, and the layout of their rows.

@@ -38,6 +38,8 @@ mod changes;
 mod kind;
 /// The panes that have a key.
 mod leaves;
+/// Where states are in rows, for what migrates them.
+pub mod migrated;
 /// Batches of results.
 mod results;
 /// No windows: a result after each row.

@@ -188,7 +188,7 @@ fn components_that_are_no_plugins_of_this_host() {
     check(
         &cart_with("running_cart", "running.cart"),
         expect![
-            "plugin it.wasm has an invalid description: operator `running.cart`: only the stages of a recommender or look-up have a `.` in their name"
+            "plugin it.wasm has an invalid description: operator `running.cart`: only the stages of a recommender or look-up, and what migrates states, have a `.` in their name"
         ],
     );
 }
@@ -224,9 +224,9 @@ fn a_plugin_of_another_contract_is_to_be_built_again() {
         ],
     );
     check(
-        &cart_of("0.8.0"),
+        &cart_of("0.9.0"),
         expect![
-            "plugin it.wasm was built for version 0.8.0 of the contract between plugins and their host, and this host has version 0.8.0; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's, or use a newer Sluicebox"
+            "plugin it.wasm was built for version 0.9.0 of the contract between plugins and their host, and this host has version 0.8.0; build it again with the SDK of this version: `sluicebox new plugin` makes a folder `sluicebox-sdk`, which takes the place of the plugin's, or use a newer Sluicebox"
         ],
     );
     // In a part of it.

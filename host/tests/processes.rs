@@ -351,6 +351,25 @@ fn rows_are_taken_in_order_of_event_time() {
     assert!(late_rows > 0, "some rows are late");
 }
 
+/// A timer that sets itself again fires up to the newest watermark of all inputs, whichever
+/// of them ends first, and then once more.
+#[test]
+fn timers_do_not_depend_on_which_input_ends_first() {
+    let long = [row("ann", 1, "set again 5", 0), row("ben", 1, "", 100)];
+    let short = [row("ben", 1, "", 50)];
+    let folder = folder(&[("long.jsonl", &long), ("short.jsonl", &short)]);
+    let operator = "plugin = \"basics.script\"\ninput = [\"long\", \"short\"]\n\
+                    order = \"event_time\"";
+    let sinks = [("said", "script")];
+    let text = pipeline_of(&["long", "short"], operator, &sinks);
+    for _ in 0..3 {
+        let said = collect_everywhere(&text, folder.path(), "said");
+        let fired = said.iter().filter(|row| row["what"] == "again");
+        // At 5, 15 and so on to 75, since the watermark comes to 80; and at the end.
+        assert_eq!(fired.count(), 9, "{said:?}");
+    }
+}
+
 /// Without a plugin, rows come out in order as well, and late ones are put aside.
 #[test]
 fn rows_are_put_in_order_without_a_plugin() {

@@ -46,6 +46,26 @@
 //! enum Action { Add, Remove }
 //! ```
 //!
+//! What keeps no state, and migrates some:
+//! ```compile_fail
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: u64 }
+//! #[derive(Record)]
+//! struct Before { count: u64 }
+//! #[operator(migrates(Before))]
+//! fn keep(row: Row) -> bool { row.n > 0 }
+//! export!(keep);
+//! ```
+//! ```
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: u64 }
+//! #[operator]
+//! fn keep(row: Row) -> bool { row.n > 0 }
+//! export!(keep);
+//! ```
+//!
 //! Columns with the same name, without one, and with another setting:
 //! ```compile_fail
 //! #[derive(sluicebox_sdk::Record)]

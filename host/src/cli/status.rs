@@ -414,15 +414,16 @@ fn describe_late(node: &NodeStatus) -> Option<String> {
     let (late, rows) = (node.late, node.rows_in);
     (late > 0 && late.saturating_mul(LATE_ONE_IN) >= rows).then(|| {
         let name = &node.name;
+        let outputs =
+            format!("`{name}.late`, of a join `{name}.late_left` and `{name}.late_right`");
         let advice = match node.had_ended {
             true => format!(
                 "when the inputs had ended, before this run, all windows fired, and stay closed; \
-                 read `{name}.late`, and if rows of later windows are late, raise \
+                 read {outputs}, and if rows of later windows are late, raise \
                  `out_of_orderness` in the `watermark` of their source"
             ),
             false => format!(
-                "raise `out_of_orderness` in the `watermark` of their source, or read \
-                 `{name}.late`"
+                "raise `out_of_orderness` in the `watermark` of their source, or read {outputs}"
             ),
         };
         format!(

@@ -657,6 +657,28 @@ mod tests {
             ],
         );
 
+        let counts = |state| wire::Operator {
+            name: "counts".into(),
+            kind: wire::Kind::Aggregate,
+            state: vec![field("n", state)],
+            ..transform()
+        };
+        let earlier = || named("counts.earlier_1");
+        check(
+            vec![counts(FieldType::Int64), earlier()],
+            expect!["n: int64"],
+        );
+        check(
+            vec![earlier()],
+            expect!["operator `counts.earlier_1`: it migrates states of an operator that has none"],
+        );
+        check(
+            vec![counts(FieldType::Int32), earlier()],
+            expect![
+                "operator `counts.earlier_1`: it is no transform to the state of `counts` without parameters"
+            ],
+        );
+
         let of_kind = |kind| wire::Operator {
             kind,
             ..transform()

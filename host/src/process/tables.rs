@@ -11,12 +11,9 @@
 //! timers that there are, their number, and of each the time i64, the length of the name
 //! and the name; the state, if there is one.
 
-use super::entries::read_entry;
 use crate::logic::Port;
 use crate::plan::{ProcessPlan, RowOrder};
 use crate::schema::{Field, Schema};
-use crate::state::migration::LastState;
-use crate::state::row::RowError;
 use crate::state::spec::{RowKind, TableSpec};
 
 pub(super) const HAS_STATE: u8 = 1;
@@ -57,10 +54,4 @@ pub(super) fn waiting_rows(inputs: &[Port]) -> Schema {
         port.schema.fields.iter().map(column).collect()
     };
     Schema::new(inputs.iter().flat_map(columns).collect())
-}
-
-/// Finds the state in a row of a key, if it has one.
-pub fn states<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<LastState, RowError> {
-    read_entry(row, states)?;
-    Ok(LastState::Rest)
 }

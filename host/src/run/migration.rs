@@ -101,10 +101,10 @@ fn layout(node: &Node) -> Option<Layout> {
         NodeKind::Aggregate(aggregate) => {
             let window = aggregate.window;
             Some(Box::new(move |row, states| {
-                window::tables::states(window, row, states)
+                window::migrated::states(window, row, states)
             }))
         }
-        NodeKind::Process(_) => Some(Box::new(process::tables::states)),
+        NodeKind::Process(_) => Some(Box::new(process::migrated::states)),
         _ => None,
     }
 }

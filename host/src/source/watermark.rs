@@ -246,6 +246,25 @@ impl Watermarks {
             partition.bootstraps = false;
         }
         self.emit(out);
+        self.emit_newest(out);
+    }
+
+    /// Where all partitions have ended, emits the newest of their watermarks, whichever has
+    /// ended first.
+    fn emit_newest(&mut self, out: &mut Vec<Element>) {
+        let mut partitions = self.partitions.iter();
+        if !partitions.all(|partition| partition.state == PartitionState::Ended) {
+            return;
+        }
+        let of_each = self.partitions.iter();
+        let of_each = of_each.map(|it| it.watermark_ms(it.newest_ms, self.out_of_orderness_ms));
+        if let Some(newest_ms) = of_each
+            .max()
+            .filter(|&newest_ms| newest_ms > self.emitted_ms)
+        {
+            self.emitted_ms = newest_ms;
+            out.push(Element::Watermark(newest_ms));
+        }
     }
 
     /// Marks partitions as idle that have had no rows for too long.

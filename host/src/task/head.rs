@@ -63,8 +63,10 @@ impl Head {
             } => Ok(match gate.next().await {
                 Merged::Batch(inlet, batch) => vec![Incoming::Batch(inlet, batch)],
                 // More rows may come to the windows that are open.
-                Merged::Watermark(END_OF_TIME) if *leaves_windows_open || stop.asked() => {
-                    Vec::new()
+                Merged::EndOfTime(_) if *leaves_windows_open || stop.asked() => Vec::new(),
+                Merged::EndOfTime(newest) => {
+                    let times = newest.into_iter().chain([END_OF_TIME]);
+                    times.map(Incoming::Watermark).collect()
                 }
                 Merged::Watermark(watermark) => vec![Incoming::Watermark(watermark)],
                 Merged::Idle => vec![Incoming::Idle],

@@ -671,13 +671,15 @@ impl SessionEntries {
 
 /// Reads whether early results of a key wait, and its sessions, which have no slots yet.
 /// Appends their states to `states`.
-pub(super) fn read<'a>(
-    row: &'a [u8],
-    states: &mut Vec<&'a [u8]>,
-) -> Result<(bool, SessionEntry), RowError> {
+fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<(bool, SessionEntry), RowError> {
     let mut reader = EntryReader(row);
     let is_early = reader.flags()? & EARLY != 0;
     Ok((is_early, SessionEntry::read(reader, states)?))
+}
+
+/// Appends the states of a key's row to `states`.
+pub(super) fn states<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<(), RowError> {
+    read(row, states).map(drop)
 }
 
 /// The span of each state of a key's row: a session that was joined of others may have

@@ -15,11 +15,8 @@
 //! Sessions in event time have a second table, of those that are over
 //! (`window::ended`).
 
-use super::{count, running, session, sliding, tumbling};
 use crate::plan::{AggregatePlan, Window};
 use crate::schema::Schema;
-use crate::state::migration::LastState;
-use crate::state::row::RowError;
 use crate::state::spec::{RowKind, TableSpec};
 
 /// Flags of a key, or of a pane of it.
@@ -60,26 +57,4 @@ pub fn tables(plan: &AggregatePlan) -> Vec<TableSpec> {
         tables.push(table(ENDED, &Schema::default(), "ended"));
     }
     tables
-}
-
-/// Finds the states in a row of the table of windows.
-pub fn states<'a>(
-    window: Window,
-    row: &'a [u8],
-    states: &mut Vec<&'a [u8]>,
-) -> Result<LastState, RowError> {
-    match window {
-        Window::Tumbling { .. } => tumbling::read(row, states).map(drop)?,
-        Window::Sliding { .. } | Window::Cumulate { .. } => {
-            sliding::read_leaves(row, states)?;
-            return Ok(LastState::AfterLength);
-        }
-        Window::Session { .. } => {
-            session::read(row, states)?;
-            return Ok(LastState::AfterLength);
-        }
-        Window::Count { .. } | Window::Global => count::read(row, states).map(drop)?,
-        Window::Running => running::read(row, states).map(drop)?,
-    }
-    Ok(LastState::Rest)
 }

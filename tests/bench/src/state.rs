@@ -814,6 +814,13 @@ impl Storage for RecordingStorage {
         Ok(info)
     }
 
+    fn rewrite(
+        &self,
+        next: &mut dyn FnMut() -> Result<Option<Changes>, StorageError>,
+    ) -> Result<(), StorageError> {
+        self.inner.rewrite(next)
+    }
+
     fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {
         self.inner.delete(id)
     }

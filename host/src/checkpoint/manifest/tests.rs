@@ -64,6 +64,7 @@ fn fixture() -> Manifest {
         ttl: None,
         emit: Emit::Change,
         tables: vec![windows],
+        earlier: Vec::new(),
     };
     let operator = OperatorManifest {
         tables: vec![3],
@@ -387,7 +388,10 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
             any::<Option<String>>(),
             emits,
         ),
-        prop::collection::vec(table, 0..3),
+        (
+            prop::collection::vec(table, 0..3),
+            prop::collection::vec(any::<[String; 2]>().prop_map(Vec::from), 0..3),
+        ),
     )
         .prop_map(
             |(
@@ -395,7 +399,7 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
                 operator,
                 connector,
                 (window, join, ttl, emit),
-                tables,
+                (tables, earlier),
             )| {
                 NodeDescription {
                     name,
@@ -410,6 +414,7 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
                     ttl,
                     emit,
                     tables,
+                    earlier,
                 }
             },
         )

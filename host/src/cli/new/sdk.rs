@@ -37,6 +37,7 @@ const SOURCES: &[File] = files![
     "src/lookup/rows.rs",
     "src/lookup/stages.rs",
     "src/lookup/tests.rs",
+    "src/migration.rs",
     "src/operator.rs",
     "src/operator/tests.rs",
     "src/outputs.rs",
