@@ -241,21 +241,21 @@ fn a_run_that_starts_anew_goes_on_after_what_was_committed() {
 
 /// The windows of aggregates.
 const WINDOWS: [(&str, &str); 8] = [
-    ("tumbling", "{ tumbling = \"1m\" }"),
-    ("sliding", "{ sliding = \"3m\", every = \"1m\" }"),
-    ("cumulate", "{ cumulate = \"4m\", every = \"1m\" }"),
-    ("session", "{ session = \"2s\" }"),
+    ("tumbling", "{ tumbling = \"100ms\" }"),
+    ("sliding", "{ sliding = \"300ms\", every = \"100ms\" }"),
+    ("cumulate", "{ cumulate = \"400ms\", every = \"100ms\" }"),
+    ("session", "{ session = \"20ms\" }"),
     ("counted", "{ count = 7 }"),
     ("running", "\"running\""),
     (
         "early",
-        "{ tumbling = \"2m\" }\nearly_every = \"50ms\"\nallowed_lateness = \"1m\"",
+        "{ tumbling = \"200ms\" }\nemit = { every = \"50ms\" }\nallowed_lateness = \"100ms\"",
     ),
     ("global", "\"global\""),
 ];
 
 /// A pipeline with an aggregate for each window, and a process.
-fn counting(aggregate: &str, process: &str, rate: u32) -> String {
+fn counting(aggregate: &str, process: &str) -> String {
     let mut text = format!(
         r#"
         name = "counts"
@@ -264,7 +264,7 @@ fn counting(aggregate: &str, process: &str, rate: u32) -> String {
         type = "generator"
         seed = 4
         users = 300
-        rate = {rate}
+        rate = 8000
         count = {ROWS}
         start = "2024-01-01T10:00:00Z"
         [operators.visits]
@@ -308,7 +308,7 @@ fn counting_topics() -> Vec<Arc<MemoryTopic>> {
 #[test]
 fn states_of_an_earlier_version_are_migrated() {
     let topics = counting_topics();
-    let whole = counting_plan(&counting("count", "visits", 1_000_000), 1, &topics);
+    let whole = counting_plan(&counting("count", "visits"), 1, &topics);
     let job = Job::new(whole, Arc::new(SystemClock));
     runtime().block_on(job.run()).expect("it runs");
     let expected: Vec<Vec<Value>> = topics.iter().map(|topic| sorted(topic)).collect();
@@ -320,7 +320,7 @@ fn states_of_an_earlier_version_are_migrated() {
         let topics = counting_topics();
         let transaction = Arc::new(MemoryTransaction::new(topics.clone()));
         let revision = |aggregate: &str, process: &str| {
-            let text = counting(aggregate, process, 8_000);
+            let text = counting(aggregate, process);
             counting_plan(&text, parallelism, &topics)
         };
         let first = revision("count", "visits");

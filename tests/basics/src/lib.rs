@@ -131,7 +131,7 @@ impl Aggregate for CountWorse {
     }
 }
 
-/// Counts rows, and says how many there were when none has come for a minute.
+/// Counts rows, and says how many there were when none has come for 30 ms.
 #[operator(process)]
 struct Visits {}
 
@@ -148,7 +148,7 @@ impl Process for Visits {
         context: &mut Context<'a, Self>,
     ) -> Result<(), Reject> {
         state.get_or_insert_default().count += 1;
-        context.set("over", Timestamp(context.time().0 + 60_000));
+        context.set("over", Timestamp(context.time().0 + 30));
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Process for VisitsBetter {
         context: &mut Context<'a, Self>,
     ) -> Result<(), Reject> {
         state.get_or_insert_default().halves += 2;
-        context.set("over", Timestamp(context.time().0 + 60_000));
+        context.set("over", Timestamp(context.time().0 + 30));
         Ok(())
     }
 
