@@ -31,25 +31,30 @@ impl Ran {
 fn run(pipeline: &str, folder: &Path) -> Ran {
     let path = folder.join("pipeline.toml");
     fs::write(&path, pipeline).expect("it is writable");
+    // A pipe that nobody reads meanwhile would be full after a minute.
+    let printed = folder.join("printed.jsonl");
+    let into = fs::File::create(&printed).expect("it is writable");
     let mut host = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
         .args(["run", "--json"])
         .arg(&path)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(into)
         .spawn()
         .expect("it starts");
     let status = format!("/proc/{}/status", host.id());
     let mut peak = 0;
-    while host.try_wait().expect("it is our child").is_none() {
+    let ended = loop {
+        if let Some(ended) = host.try_wait().expect("it is our child") {
+            break ended;
+        }
         let status = fs::read_to_string(&status).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
         peak = kib.map_or(peak, |kib| kib.parse().expect("a number"));
         std::thread::sleep(Duration::from_millis(10));
-    }
-    let output = host.wait_with_output().expect("it is our child");
-    assert!(output.status.success());
-    let text = String::from_utf8_lossy(&output.stdout);
+    };
+    assert!(ended.success());
+    let text = fs::read_to_string(&printed).expect("it is text");
     let last = text.lines().last().expect("a summary");
     let summary: Value = serde_json::from_str(last).expect("JSON");
     assert_eq!(summary["imbalances"], Value::Array(Vec::new()));

@@ -62,7 +62,7 @@ const LOCKED: &str = r#"sluicebox() {
 #[test]
 fn the_plugin_runs_in_the_pipeline() {
     let page = page("README.md");
-    let [_, from_scaffold_to_test] = blocks(&page, "sh");
+    let [_, from_scaffold_to_test, first_run] = blocks(&page, "sh");
     let [plugin] = blocks(&page, "rust");
     let [pipeline, _, state, kafka] = blocks(&page, "toml");
     let folder = tempfile::tempdir().expect("a folder for the test");
@@ -74,7 +74,14 @@ fn the_plugin_runs_in_the_pipeline() {
 
     let folder = folder.path().join("shop");
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("writable");
+    // A newcomer has no other rows yet than those of the page.
     write("src/lib.rs", &plugin);
+    write("orders.toml", &pipeline);
+    let shown = shell(&first_run, &folder);
+    for expected in ["status", "cents", "250"] {
+        assert!(shown.contains(expected), "`{expected}` is not in:\n{shown}");
+    }
+
     write("pipeline.toml", &pipeline);
     write(
         "orders-1.jsonl",
@@ -216,7 +223,7 @@ fn rows_of_your_own_come_from_a_file() {
 
 #[test]
 fn make_knows_its_targets() {
-    let [demo_and_test, _] = blocks(&page("README.md"), "sh");
+    let [demo_and_test, _, _] = blocks(&page("README.md"), "sh");
     let lines: Vec<&str> = demo_and_test.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     for line in lines {
