@@ -31,7 +31,7 @@ roll = { size = "4KiB" }
 "#;
 
 /// As often as can be, so that a run makes several.
-const CHECKPOINTS: &str = "[checkpoints]\nkeep = 99\ninterval = \"10ms\"";
+const CHECKPOINTS: &str = "[checkpoints]\nkeep = 999\ninterval = \"10ms\"";
 
 const ROWS: usize = 10_000;
 
