@@ -1,6 +1,7 @@
 //! Says of an error who has to do something about it, and whether trying again
 //! can help.
 
+use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use serde::Serialize;
@@ -31,6 +32,13 @@ pub struct Fault {
     /// Whether trying again may succeed although nobody changes a row, a plugin
     /// or the pipeline's file.
     pub can_pass: bool,
+}
+
+/// What has caused an error, the nearest first.
+pub fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 impl Fault {

@@ -23,7 +23,8 @@ pub const FIRST_MS: i64 = -62_135_596_800_000;
 /// 9999-12-31T23:59:59.999Z.
 pub const LAST_MS: i64 = 253_402_300_799_999;
 
-const DAY_MS: i64 = 86_400_000;
+/// A day in ms.
+pub const DAY_MS: i64 = 86_400_000;
 
 /// A time that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,6 @@ pub mod waiting;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
-use std::error::Error as _;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -45,7 +44,7 @@ use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
 use super::storage::folder::{Archive, FolderStorage};
 use super::storage::{CheckpointInfo, Storage, StorageError};
-use crate::blame::Fault;
+use crate::blame::{Fault, causes};
 use crate::element::CheckpointId;
 use crate::paths::sync_folder;
 use crate::plan::RemotePlan;
@@ -539,11 +538,6 @@ impl RemoteStore {
             fault,
         }
     }
-}
-
-/// What has caused an error, the nearest first.
-fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// Whether somebody has to put the store, or what is known of it, right.

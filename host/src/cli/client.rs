@@ -1,7 +1,6 @@
 //! Asks a running host by its HTTP interface. Whatever goes wrong is told with what to do:
 //! nobody answers, the answer is not a host's, or the host says why it refuses.
 
-use std::error::Error;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
 
 use super::{CliError, print};
+use crate::blame::causes;
 
 const DEFAULT: &str = "http://127.0.0.1:7878";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -293,11 +293,9 @@ impl Client {
 
     /// Nobody has answered, or not to the end.
     fn broken(&self, error: &reqwest::Error) -> CliError {
-        let mut cause: &dyn Error = error;
-        while let Some(below) = cause.source() {
-            cause = below;
-        }
-        let (base, cause) = (&self.base, cause.to_string());
+        let first = causes(error).last();
+        let cause = first.map_or_else(|| error.to_string(), ToString::to_string);
+        let base = &self.base;
         let is_tls = ["certificate", "SSL", "TLS"];
         let is_tls = is_tls.iter().any(|word| cause.contains(word));
         CliError::Failed(if error.is_timeout() {

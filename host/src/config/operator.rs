@@ -14,6 +14,7 @@ use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
 use crate::plan::{Alignment, Bounds, RowOrder, TimeDomain, Window};
+use crate::timestamp::DAY_MS;
 use crate::timestamp::zone::Zone;
 
 /// An operator's section. Settings for aggregates are accepted on any operator:
@@ -392,8 +393,6 @@ fn refuse_extra(value: &ConfigValue, reason: &str, mistakes: &mut Diagnostics) {
             .help("remove it"),
     );
 }
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Where windows start.
 struct Starts<'a> {

@@ -14,7 +14,6 @@ mod table;
 /// Rows and the checkpoint's number committed together.
 pub mod transaction;
 
-use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +22,7 @@ use std::time::Duration;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::blame::Fault;
+use crate::blame::{Fault, causes};
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,33 +125,27 @@ impl From<Error> for Failure {
                 fault: fault_of(said.code()),
                 code: Some(said.code().clone()),
             },
-            None => Failure::new(causes(&error), fault_without_code(&error)),
+            None => Failure::new(explained(&error), fault_without_code(&error)),
         }
     }
 }
 
 /// An error with all that led to it.
-fn causes(error: &Error) -> String {
+fn explained(error: &Error) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+    for cause in causes(error) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
-        source = cause.source();
     }
     text
 }
 
 /// The server was not reached, or has not answered.
 fn fault_without_code(error: &Error) -> Fault {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.downcast_ref::<io::Error>().is_some() {
-            return Fault::OUTSIDE;
-        }
-        source = cause.source();
+    if causes(error).any(|cause| cause.is::<io::Error>()) {
+        return Fault::OUTSIDE;
     }
     // The kinds of errors have no other names.
     let text = error.to_string();

@@ -297,14 +297,8 @@ impl Builder<'_> {
                     place: place.clone(),
                 })
             }
-            Err(CheckError::Said) => None,
-            Err(CheckError::Wrong {
-                part,
-                problem,
-                help,
-            }) => {
-                let mistake = Mistake::new(format!("{reads}: `{part}` {problem}"));
-                self.mistakes.push(mistake.at(place.clone(), "").help(help));
+            Err(error) => {
+                self.tell_wrong(&format!("{reads}:"), place, error);
                 None
             }
         }
@@ -371,16 +365,23 @@ impl Builder<'_> {
                 let factory = Filter::new(input, read, expression);
                 Some((Arc::new(factory) as Arc<dyn Factory>, arguments))
             }
-            Err(CheckError::Said) => None,
-            Err(CheckError::Wrong {
-                part,
-                problem,
-                help,
-            }) => {
-                let mistake = Mistake::new(format!("{title}: in `filter`, `{part}` {problem}"));
-                self.mistakes.push(mistake.at(place, "").help(help));
+            Err(error) => {
+                self.tell_wrong(&format!("{title}: in `filter`,"), &place, error);
                 None
             }
+        }
+    }
+
+    /// Reports what is wrong with a part of an expression, with `front` before it.
+    fn tell_wrong(&mut self, front: &str, place: &Span, error: CheckError) {
+        if let CheckError::Wrong {
+            part,
+            problem,
+            help,
+        } = error
+        {
+            let mistake = Mistake::new(format!("{front} `{part}` {problem}"));
+            self.mistakes.push(mistake.at(place.clone(), "").help(help));
         }
     }
 

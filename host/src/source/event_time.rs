@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::plan::FieldPath;
 use crate::quantity::spoken_ms;
 use crate::schema::Schema;
-use crate::timestamp::{self, TimeUnit};
+use crate::timestamp::{self, DAY_MS, TimeUnit};
 
 /// Reads event times from a field.
 pub struct TimeReader {
@@ -295,7 +295,7 @@ fn larger_unit(times_ms: &[i64], read: TimeUnit) -> Option<TimeUnit> {
 }
 
 /// Where spreadsheets begin to count days, in ms.
-const FIRST_DAY_MS: i64 = -25_569 * 86_400_000;
+const FIRST_DAY_MS: i64 = -25_569 * DAY_MS;
 
 /// The time of the first number if all seem to be days as spreadsheets count them, of the
 /// years 1990 to 2060, perhaps with a fraction.
@@ -303,7 +303,7 @@ fn days_of_spreadsheets(times_ms: &[i64], read: TimeUnit) -> Option<i64> {
     let days = |ms: i64| in_unit(ms, read);
     let first = days(*times_ms.first()?);
     let is_day = |ms: &i64| (32_874..58_806).contains(&days(*ms));
-    let first_ms = i64::try_from(first).ok()?.checked_mul(86_400_000)?;
+    let first_ms = i64::try_from(first).ok()?.checked_mul(DAY_MS)?;
     times_ms
         .iter()
         .all(is_day)

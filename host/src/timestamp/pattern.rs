@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use super::zone::{UnknownZone, ZONES, zone_named};
-use super::{ReadTime, may_be_before_leap_second};
+use super::{DAY_MS, ReadTime, may_be_before_leap_second};
 
 /// A format that can be read: it was checked with [`SAMPLE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl From<UnknownZone> for PatternProblem {
     }
 }
 
-const YEARS_400_MS: i64 = 146_097 * 86_400_000;
+const YEARS_400_MS: i64 = 146_097 * DAY_MS;
 
 /// Every part differs from the others, from its default, and in the afternoon
 /// from the hour on a clock.

@@ -14,14 +14,12 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType as ArrowType;
 
 use crate::json::{write_json, write_value};
-use crate::timestamp::date_of;
+use crate::timestamp::{DAY_MS, date_of};
 use crate::{decimal, non_finite, timestamp};
 
 /// The first and the last millisecond of PostgreSQL's timestamps: 4714-11-24 BC to the end of
 /// the year 294276.
 const TIMES_MS: std::ops::RangeInclusive<i64> = -210_866_803_200_000..=9_224_318_015_999_999;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// What a value is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
