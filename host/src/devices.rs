@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::descriptors::duplicate_to_write;
+use crate::offload::blocking;
 use crate::paths::{descriptor, is_device};
 use crate::stop::Stop;
 
@@ -114,18 +115,11 @@ pub struct DeviceWriter<'a> {
     pub stop: &'a Stop,
 }
 
-impl Write for DeviceWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let bytes = &bytes[..at_once(bytes)];
+impl DeviceWriter<'_> {
+    /// Waits for room, or to learn that nobody reads it any more.
+    fn wait_for_room(&self) -> io::Result<()> {
         let mut asked_since = None;
-        loop {
-            if has_room(self.file)? {
-                match self.file.write(bytes) {
-                    // Whoever shares it was faster, and has made it one that nobody waits at.
-                    Err(cause) if cause.kind() == ErrorKind::WouldBlock => {}
-                    written => return written,
-                }
-            }
+        while !has_room(self.file, LOOK_EVERY)? {
             if self.stop.asked()
                 && asked_since.get_or_insert_with(Instant::now).elapsed() > ROOM_WAIT
             {
@@ -133,6 +127,24 @@ impl Write for DeviceWriter<'_> {
                     ErrorKind::TimedOut,
                     "nobody reads what was written, and the run was asked to stop",
                 ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Write for DeviceWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..at_once(bytes)];
+        loop {
+            if !has_room(self.file, Duration::ZERO)? {
+                // Other tasks go on meanwhile, those of other pipelines among them.
+                blocking(|| self.wait_for_room())?;
+            }
+            match self.file.write(bytes) {
+                // Whoever shares it was faster, and has made it one that nobody waits at.
+                Err(cause) if cause.kind() == ErrorKind::WouldBlock => {}
+                written => return written,
             }
         }
     }
@@ -175,16 +187,15 @@ impl Write for StandardOutput {
     }
 }
 
-/// Waits a moment until something can be written, be it to learn that nobody reads it any
-/// more.
-fn has_room(file: &File) -> io::Result<bool> {
+/// Whether something can be written by then, be it to learn that nobody reads it any more.
+fn has_room(file: &File, within: Duration) -> io::Result<bool> {
     let mut asked = libc::pollfd {
         fd: file.as_raw_fd(),
         events: libc::POLLOUT,
         revents: 0,
     };
     // SAFETY: there is one, which is written while the call lasts.
-    let found = unsafe { libc::poll(&raw mut asked, 1, LOOK_EVERY.as_millis() as libc::c_int) };
+    let found = unsafe { libc::poll(&raw mut asked, 1, within.as_millis() as libc::c_int) };
     match found {
         -1 => match io::Error::last_os_error() {
             cause if cause.kind() == ErrorKind::Interrupted => Ok(false),
@@ -243,6 +254,36 @@ mod tests {
             (rest, pieces) = (more, pieces + 1);
         }
         assert!(pieces < 2 + text.len() / (libc::PIPE_BUF / 2), "{pieces}");
+    }
+
+    /// With one thread for all tasks, all would stand still.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn other_tasks_go_on_while_a_pipe_is_full() {
+        let (mut read, write) = io::pipe().expect("a pipe");
+        let file = File::from(std::os::fd::OwnedFd::from(write));
+        let (full, is_full) = tokio::sync::oneshot::channel();
+        let writing = tokio::spawn(async move {
+            let stop = Stop::default();
+            let (file, stop) = (&file, &stop);
+            while has_room(file, Duration::ZERO).expect("it is open") {
+                DeviceWriter { file, stop }.write_all(&[b'x'; libc::PIPE_BUF])?;
+            }
+            full.send(()).expect("the test waits");
+            DeviceWriter { file, stop }.write_all(b"last")
+        });
+        is_full.await.expect("it is full");
+        let (other, has_run) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let has_run = has_run.recv_timeout(Duration::from_secs(60));
+            let mut text = Vec::new();
+            read.read_to_end(&mut text).map(|_| (has_run, text))
+        });
+        let other = tokio::spawn(async move { other.send(()) });
+        writing.await.expect("it ends").expect("it is read");
+        other.await.expect("it ends").expect("the reader waits");
+        let (has_run, text) = reader.join().expect("it ends").expect("it is open");
+        assert_eq!(has_run, Ok(()));
+        assert!(text.ends_with(b"xlast"));
     }
 
     #[tokio::test]
