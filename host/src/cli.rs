@@ -43,6 +43,8 @@ pub mod new;
 pub mod pipelines;
 /// `sluicebox plan`: what a file would change on a host.
 pub mod plan;
+/// `sluicebox plugins`: the plugins that a host keeps.
+pub mod plugins;
 /// Prints to stdout and stderr.
 mod print;
 /// `sluicebox run`.
@@ -82,6 +84,9 @@ enum Command {
     /// List, show, put, pause and start the pipelines of a running service
     #[command(subcommand)]
     Pipelines(pipelines::PipelinesCommand),
+    /// List, show, put and delete the plugins that a running service keeps
+    #[command(subcommand)]
+    Plugins(plugins::PluginsCommand),
     /// Show what a pipeline's file would change in a running service
     Plan(plan::PlanArguments),
     /// Show what became of the changes of a pipeline in a running service
@@ -198,6 +203,7 @@ pub fn main() -> ExitCode {
         Command::Dev(arguments) => dev::dev(&arguments),
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Pipelines(command) => pipelines::pipelines(&command),
+        Command::Plugins(command) => plugins::plugins(&command),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Changes(arguments) => changes::changes(&arguments),
         Command::State(arguments) => state::state(&arguments),

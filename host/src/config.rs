@@ -22,6 +22,8 @@ pub mod column;
 mod key;
 /// `input` of operators and sinks.
 mod input;
+/// `[plugins.NAME]`.
+mod plugin;
 /// Names of plugins' operators.
 mod name;
 /// What an operator runs, with a plugin or without.
@@ -50,6 +52,7 @@ pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig, TableConfig
 pub use key::{KeyColumns, KeyConfig};
 pub use name::OperatorName;
 pub use operator::{BoundsChoice, EmitChoice, OperatorConfig, Setting};
+pub use plugin::{PluginConfig, PluginFrom};
 pub(crate) use reader::{NAME_PATTERN, NAMES, is_name};
 pub use runs::{
     AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OrderConfig, Runs, SelectConfig,
@@ -81,12 +84,6 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     pub operators: Vec<OperatorConfig>,
     pub sinks: Vec<SinkConfig>,
-}
-
-#[derive(Debug)]
-pub struct PluginConfig {
-    pub name: Spanned<String>,
-    pub path: Spanned<String>,
 }
 
 /// A larger file is not a pipeline: a data file was named by mistake.
@@ -187,7 +184,7 @@ fn read_pipeline(
     let restart = table
         .optional("restart")
         .and_then(|value| state::read_restart(&value, mistakes));
-    let plugins = read_sections(&mut table, "plugins", "plugin", mistakes, read_plugin);
+    let plugins = read_sections(&mut table, "plugins", "plugin", mistakes, plugin::read);
     let sources = read_sections(
         &mut table,
         "sources",
@@ -252,16 +249,4 @@ fn read_sections<T>(
         read(name, table, mistakes).filter(|_| name_is_good)
     };
     sections.into_entries().filter_map(read_one).collect()
-}
-
-fn read_plugin(
-    name: Spanned<String>,
-    mut table: Table,
-    mistakes: &mut Diagnostics,
-) -> Option<PluginConfig> {
-    let path = table
-        .required("path", "the plugin's .wasm file", mistakes)
-        .and_then(|value| value.path(mistakes));
-    table.finish(mistakes);
-    Some(PluginConfig { name, path: path? })
 }

@@ -659,10 +659,45 @@ pub struct ModuleInfo {
     pub operators: Vec<OperatorInfo>,
 }
 
-/// Loads the plugin at a path that a pipeline names. The host's loader compiles
+/// Loads the plugins that a pipeline names. The host's loader compiles
 /// `.wasm` files; those of tests and benchmarks return native code.
 pub trait Loader: Send + Sync {
+    /// The plugin at a path.
     fn load(&self, path: &std::path::Path) -> Result<Arc<dyn Module>, LoadError>;
+
+    /// Which plugins a service keeps; `None` where there is no service.
+    fn kept(&self) -> Option<Vec<PluginVersion>> {
+        None
+    }
+
+    /// A plugin that a service keeps; `None` if it does not.
+    fn load_kept(&self, _: &KeptPlugin) -> Option<Result<Arc<dyn Module>, LoadError>> {
+        None
+    }
+}
+
+/// A plugin that was uploaded to a service, as a pipeline names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptPlugin {
+    Version(PluginVersion),
+    /// By the digest of its bytes.
+    Digest(String),
+}
+
+/// What a plugin calls itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginVersion {
+    pub name: String,
+    pub version: String,
+}
+
+impl fmt::Display for KeptPlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeptPlugin::Version(PluginVersion { name, version }) => write!(f, "{name} {version}"),
+            KeptPlugin::Digest(digest) => f.write_str(digest),
+        }
+    }
 }
 
 /// Why a file is not a usable plugin, in one sentence that says what to do.

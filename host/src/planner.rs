@@ -14,6 +14,8 @@ mod section;
 mod graph;
 /// Resolves plugins' operators and their arguments.
 mod plugin;
+/// Finds plugins that a service keeps.
+mod kept;
 /// Resolves operators that need no plugin, and plans some.
 mod builtin;
 /// Plans sources.

@@ -50,7 +50,7 @@ use instance::{AggregateExports, Compiled, Exports};
 
 /// A larger file is refused before it is read: compiling it would take minutes, and
 /// some twenty times its size of memory.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
 /// While a larger file is compiled, the user is told what takes so long.
 const FILE_BYTES_QUICK: usize = 8 << 20;
 
@@ -111,6 +111,13 @@ impl PluginLoader {
     pub fn with_user_cache(mut self) -> Self {
         self.cache = LazyLock::new(PluginCache::of_user);
         self
+    }
+
+    /// Compiles a plugin that somebody has sent, and lets it describe itself.
+    pub fn check(&self, bytes: &[u8]) -> Result<Plugin, LoadError> {
+        let digest = digest::digest(bytes);
+        let plugin = self.compile(Path::new("of the request"), bytes, digest)?;
+        Ok(Plugin(Arc::new(plugin)))
     }
 
     /// As [`Loader::load`], with the concrete type.

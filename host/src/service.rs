@@ -6,6 +6,10 @@
 //! probation first: what it puts out is not committed until it has held. If it does not
 //! hold, the pipeline goes back to that checkpoint, with the content from before.
 
+/// Files that are replaced as a whole.
+mod whole_files;
+/// The plugins that were uploaded.
+pub mod uploads;
 /// Pipelines' files and the plugins that they name.
 pub mod content;
 /// What a change of the content does to each node.
@@ -32,6 +36,8 @@ pub mod hosted;
 mod course;
 /// All pipelines, and the folder of their files.
 pub mod host;
+/// What needs the plugins that were uploaded.
+pub mod needs;
 /// Who may use the HTTP interface.
 pub mod tokens;
 /// Connections, with TLS or without.

@@ -105,6 +105,8 @@ fn without_a_token_nothing_but_health_is_readable() {
     let paths = description["paths"].as_object().expect("paths");
     let described = paths.iter().flat_map(|(path, methods)| {
         let path = path.replace("{name}", "shop").replace("{node}", "totals");
+        let path = path.replace("{digest}", "sha256:0");
+        assert!(!path.contains('{'), "{path}");
         let methods = methods.as_object().expect("methods").keys();
         methods.map(move |method| (method.to_uppercase(), path.clone()))
     });
@@ -167,6 +169,9 @@ fn tokens_are_made_listed_and_removed() {
     let again = token(&file, &["new", "--name", "operator", "--role", "read"]);
     let error = again.expect_err("the name is taken");
     assert!(error.contains("has a token `operator`"), "{error}");
+    let error = token(&file, &["new", "--name", "files", "--role", "read"]);
+    let error = error.expect_err("the history says it of what no token has asked for");
+    assert!(error.contains("take another name"), "{error}");
     let error = token(&file, &["remove", "nobody"]).expect_err("there is none");
     assert!(error.contains("no token `nobody`"), "{error}");
     token(&file, &["remove", "dashboard"]).expect("it is there");

@@ -89,9 +89,12 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     service.until("taken back", |shop| {
         shop["changes"][1]["outcome"] == "taken_back" && shop["phase"] == "running"
     });
+    let plugin = std::fs::read(common::plugin_file("hostile")).expect("it is built");
+    assert_eq!(service.upload(&plugin).0, 201);
     browser.resize(1280, 900, "light");
     browser.open(&format!("http://{}/", service.address()));
     browser.until_text("running");
+    browser.until("document.querySelector('table.plugins td')?.innerText === 'hostile'");
     browser.until("document.querySelector('td.number + td.number')?.innerText.endsWith('/s')");
     browser.picture("list");
     browser.click("main a", "shop");
@@ -134,6 +137,12 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     view(&mut browser, "Dead letters");
     browser.until("document.querySelector('main input[type=checkbox]')");
     browser.picture("letters");
+    browser.fill("form label:nth-of-type(3) input", "trap");
+    browser.click("form button", "Look");
+    browser.until("document.querySelector('main p.faint').innerText === '0 letters'");
+    browser.fill("form label:nth-of-type(3) input", "");
+    browser.click("form button", "Look");
+    browser.until("document.querySelector('main input[type=checkbox]')");
     browser.click("main td button", "Edit");
     browser.fill("main td textarea", "{\"id\":\"somebody\",\"n\":1}");
     browser.click("main td button", "Replay this");
@@ -156,6 +165,7 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     browser.until("document.querySelectorAll('section.change').length === 2");
     browser.until("document.querySelector('section.change .phase').innerText === 'taken back'");
     browser.until_text("guarded");
+    browser.until_text("by files");
     browser.picture("changes");
 
     browser.click("main button", "Pause");

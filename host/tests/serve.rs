@@ -448,17 +448,17 @@ fn wrong_starts_are_told() {
         let stderr = String::from_utf8_lossy(&served.stderr).into_owned();
         (served.status.code(), stderr)
     };
-    let (code, stderr) = serve(&[]);
+    let (code, stderr) = serve(&["nowhere"]);
     assert_eq!(code, Some(2), "{stderr}");
     assert!(
-        stderr.contains("there is no folder ./pipelines"),
+        stderr.contains("there is no folder nowhere/pipelines"),
         "{stderr}"
     );
     let (code, stderr) = serve(&["--listen", "0.0.0.0:0"]);
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("sluicebox token new"), "{stderr}");
 
-    let service = Service::start(&[]);
+    let mut service = Service::start(&[]);
     let again = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
         .args(["serve", "--listen", "127.0.0.1:0"])
         .current_dir(service.folder.path())
@@ -467,4 +467,10 @@ fn wrong_starts_are_told() {
     let stderr = String::from_utf8_lossy(&again.stderr).into_owned();
     assert_eq!(again.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("another service runs there"), "{stderr}");
+
+    // A service in a folder of its own makes what it needs there.
+    service.end(libc::SIGTERM);
+    fs::remove_dir(service.path("pipelines")).expect("it is empty");
+    service.begin();
+    assert!(service.path("pipelines").is_dir());
 }

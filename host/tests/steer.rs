@@ -292,7 +292,7 @@ fn a_pipeline_goes_back_to_a_savepoint() {
 
 #[test]
 fn state_rows_and_dead_letters_are_shown() {
-    let service = started(&shop(GOOD, "id"));
+    let mut service = started(&shop(GOOD, "id"));
     let all = told(&service, &["state", "shop", "counted", "--limit", "5"]);
     has(
         &all,
@@ -358,6 +358,15 @@ fn state_rows_and_dead_letters_are_shown() {
     told(&service, &["pipelines", "pause", "shop"]);
     let read = fs::read_to_string(service.path("read.jsonl.part")).expect("it is there");
     has(&read, &["12345678901234567"]);
+
+    // A pipeline that stays paused has its letters after a restart, too.
+    service.end(libc::SIGTERM);
+    service.begin();
+    service.until_phase("paused");
+    has(&told(&service, &["letters", "list", "shop"]), &["1 of 1"]);
+    let left = json(&service, &["letters", "list", "shop"]);
+    let left = left["letters"][0]["id"].as_str().expect("an id");
+    told(&service, &["letters", "drop", "shop", left]);
 }
 
 #[test]

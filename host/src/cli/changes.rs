@@ -52,6 +52,7 @@ fn to_text(changes: &[ChangeRecord]) -> String {
         vec![
             ago(change.at_ms, now_ms),
             change.digest.chars().take(DIGEST_CHARS).collect(),
+            change.by.clone().unwrap_or_else(|| "-".to_owned()),
             outcome(change.outcome).to_owned(),
             pause.unwrap_or_else(|| "-".to_owned()),
             match change.in_place {
@@ -61,7 +62,8 @@ fn to_text(changes: &[ChangeRecord]) -> String {
             cut(&what.join(": "), WHAT_CHARS),
         ]
     });
-    table(&["when", "content", "outcome", ">pause", "how", ""], rows)
+    let header = ["when", "content", "by", "outcome", ">pause", "how", ""];
+    table(&header, rows)
 }
 
 fn outcome(outcome: ChangeOutcome) -> &'static str {

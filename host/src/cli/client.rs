@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Method, Response, Url, redirect};
+use reqwest::{Body, Certificate, Method, Response, Url, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -22,6 +22,8 @@ const DEFAULT: &str = "http://127.0.0.1:7878";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a host may say nothing: a savepoint takes a minute at most.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// The same where it may compile a large plugin.
+const COMPILE_MAX: Duration = Duration::from_secs(600);
 
 /// Which host is asked, and how.
 #[derive(Args)]
@@ -46,6 +48,8 @@ pub struct HostArguments {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    /// What it is asked about, as paths of the interface name it.
+    about: &'static str,
     runtime: Runtime,
     is_json: bool,
 }
@@ -58,7 +62,17 @@ struct Problem {
 }
 
 impl HostArguments {
+    /// Asks about pipelines.
     pub fn client(&self) -> Result<Client, CliError> {
+        self.client_about("pipelines", SILENCE_MAX)
+    }
+
+    /// Asks about plugins.
+    pub fn client_of_plugins(&self) -> Result<Client, CliError> {
+        self.client_about("plugins", COMPILE_MAX)
+    }
+
+    fn client_about(&self, about: &'static str, silence_max: Duration) -> Result<Client, CliError> {
         let base = self.base().map_err(CliError::Usage)?;
         let token = self.token().map_err(CliError::Usage)?;
         let is_local = base.host_str().is_some_and(is_loopback);
@@ -76,7 +90,7 @@ impl HostArguments {
             .user_agent(concat!("sluicebox/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(CONNECT_MAX)
-            .read_timeout(SILENCE_MAX)
+            .read_timeout(silence_max)
             // The token is for this host alone.
             .redirect(redirect::Policy::none());
         if is_local {
@@ -94,6 +108,7 @@ impl HostArguments {
         Ok(Client {
             http: http.map_err(CliError::Failed)?,
             base,
+            about,
             runtime: runtime.map_err(|error| CliError::Failed(error.into()))?,
             is_json: self.json,
         })
@@ -193,6 +208,21 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<String>,
     ) -> Result<Answer, CliError> {
+        self.answer(method, path, query, body.map(Body::from))
+    }
+
+    /// Sends a file.
+    pub fn upload(&self, bytes: Vec<u8>) -> Result<Answer, CliError> {
+        self.answer(Method::POST, &[], &[], Some(Body::from(bytes)))
+    }
+
+    fn answer(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Body>,
+    ) -> Result<Answer, CliError> {
         self.runtime.block_on(async {
             let response = self.send(method, path, query, body).await?;
             let text = response.text().await;
@@ -252,11 +282,12 @@ impl Client {
         method: Method,
         path: &[&str],
         query: &[(&str, &str)],
-        body: Option<String>,
+        body: Option<Body>,
     ) -> Result<Response, CliError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            let api = ["api", "v1", "pipelines"].iter().chain(path);
+            let api = ["api", "v1", self.about];
+            let api = api.iter().chain(path);
             segments.pop_if_empty().extend(api);
         }
         if !query.is_empty() {

@@ -40,7 +40,7 @@ use crate::service::host::Host;
 use crate::service::hosted::{Context, Hosted, News, Phase, ProbationTime};
 use crate::service::listener::Listener;
 use crate::service::revision::States;
-use crate::service::store::{ChangeOutcome, ChangeRecord, Store};
+use crate::service::store::{BY_FILES, ChangeOutcome, ChangeRecord, Store};
 
 /// The module whose news this command prints itself.
 pub const TOLD: &str = "sluicebox::service::course";
@@ -84,7 +84,7 @@ pub fn dev(arguments: &DevArguments) -> Result<(), CliError> {
     let data = tempfile::tempdir().map_err(|error| CliError::Failed(error.into()))?;
     let store = Store::open(data.path()).context("the temporary folder cannot be used");
     let context = Context {
-        store: store.map_err(CliError::Failed)?,
+        store: store.map_err(CliError::Failed)?.without_uploads(),
         loader: loader()?,
         clock: Arc::new(SystemClock),
         memory: Arc::new(HostMemory::new(None)),
@@ -359,7 +359,7 @@ impl Author {
         }
         let store = &self.host.context().store;
         let file = &self.pipeline.file;
-        let content = Content::read(file, |digest, bytes| store.keep_plugin(digest, bytes));
+        let content = Content::read(file, store);
         match content {
             Err(error) => tell(format_args!("{} cannot be read: {error}", file.display())),
             Ok(content) => self.want(Arc::new(content)),
@@ -391,7 +391,7 @@ impl Author {
                     effect: Effect::Begun,
                 });
                 self.wanted = Some(content.clone());
-                self.pipeline.want(Ok(content));
+                self.pipeline.want(Ok(content), BY_FILES);
             }
             Err(mistakes) => {
                 print::diagnostics(&mistakes);

@@ -1,5 +1,6 @@
 //! `sluicebox serve`: runs the pipelines of a folder as a service.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -89,6 +90,8 @@ pub(super) fn probation(text: &str) -> Result<Duration, String> {
 struct Settings {
     listen: SocketAddr,
     pipelines: PathBuf,
+    /// Whether that is where it is by default, and so is made.
+    makes_pipelines: bool,
     data: PathBuf,
     tokens: Option<PathBuf>,
     tls: Option<TlsConfig>,
@@ -115,6 +118,7 @@ impl ServeArguments {
         let threads = self.threads.map(NonZeroUsize::get);
         Ok(Settings {
             listen: self.listen.or(file.listen).unwrap_or(LISTEN),
+            makes_pipelines: pipelines.is_none(),
             pipelines: pipelines.unwrap_or_else(|| folder.join("pipelines")),
             data: data.unwrap_or_else(|| folder.join("data")),
             tokens: self.tokens.clone().or(file.tokens),
@@ -134,6 +138,9 @@ pub fn serve(arguments: ServeArguments) -> Result<(), CliError> {
     let tokens = tokens.map_err(CliError::Usage)?;
     let tls = open_tls(&settings)?;
     let pipelines = &settings.pipelines;
+    if settings.makes_pipelines && fs::create_dir(pipelines).is_ok() {
+        tracing::info!("{} is made, for pipelines", pipelines.display());
+    }
     if !pipelines.is_dir() {
         return Err(CliError::Usage(anyhow!(
             "there is no folder {}: pipelines are the files NAME.toml in it",

@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 
 use super::CliError;
+use crate::service::store::{BY_FILES, BY_HTTP};
 use crate::service::tokens::{Role, TokenFile};
 
 #[derive(Subcommand)]
@@ -64,6 +65,11 @@ impl TokensFile {
 }
 
 fn add(file: &TokensFile, role: Role, name: &str) -> Result<(), CliError> {
+    if [BY_FILES, BY_HTTP].contains(&name) {
+        return Err(CliError::Usage(anyhow!(
+            "the history of changes says `{name}` of what no token has asked for: take another name"
+        )));
+    }
     let is_new = matches!(
         file.file.metadata(),
         Err(error) if error.kind() == io::ErrorKind::NotFound

@@ -122,11 +122,12 @@ impl<'a> Table<'a> {
     }
 
     /// The one of these keys that is there, with its place among them. If there is none,
-    /// the first is missing.
+    /// the first is missing. `why` says why there is one.
     pub fn required_one(
         &mut self,
         keys: &[&'static str],
         meaning: &str,
+        why: &str,
         mistakes: &mut Diagnostics,
     ) -> Option<(usize, ConfigValue<'a>)> {
         let mut given: Vec<(usize, ConfigValue)> = Vec::new();
@@ -148,7 +149,7 @@ impl<'a> Table<'a> {
                 ))
                 .at(second.1.key_span(), "either this")
                 .at(first.1.key_span(), "or this")
-                .help("remove one of them: an operator does one thing"),
+                .help(format!("remove one of them: {why}")),
             );
             return None;
         }

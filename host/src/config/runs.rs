@@ -160,7 +160,8 @@ pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs
         let place = order.key_span();
         return Some(Runs::Order(OrderConfig { place, add }));
     }
-    let (key, value) = table.required_one(&KEYS, &meaning, mistakes)?;
+    let (key, value) =
+        table.required_one(&KEYS, &meaning, "an operator does one thing", mistakes)?;
     match KEYS[key] {
         "aggregate" => read_aggregate(&value, mistakes).map(Runs::Aggregate),
         "filter" => read_filter(&value, mistakes).map(Runs::Filter),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::builder::Builder;
 use super::join;
 use super::section::Resolved;
-use crate::config::{Mistake, OperatorConfig, OperatorName, Runs, Spanned};
+use crate::config::{Mistake, OperatorConfig, OperatorName, PluginFrom, Runs, Spanned};
 use crate::files::{FileUser, what_is_missing};
 use crate::logic::{Factory, Kind, Loader, Module, OperatorInfo, Parameter, Value, ValueType};
 use crate::plan::Arguments;
@@ -19,31 +19,44 @@ pub(super) type Plugins<'a> = HashMap<&'a str, Option<Arc<dyn Module>>>;
 impl<'a> Builder<'a> {
     pub(super) fn load_plugins(&mut self, loader: &dyn Loader) -> Plugins<'a> {
         let mut plugins = Plugins::new();
-        for plugin in &self.config.plugins {
+        let config = self.config;
+        for plugin in &config.plugins {
             let name = plugin.name.get_ref();
-            let written = plugin.path.get_ref();
-            let path = self.folder.join(written);
-            let user = FileUser::new(format!("plugin `{name}` is in it"), plugin.path.span());
-            self.files.reads(user, &path);
-            let module = loader.load(&path);
-            if let Err(error) = &module {
-                let mistake = |message| Mistake::new(message).at(plugin.path.span(), "");
-                if path.exists() {
-                    let message = format!("`{name}` cannot be loaded: {error}");
-                    self.mistakes.push(mistake(message));
-                } else {
-                    let message = format!("plugin `{name}` is missing: {}", what_is_missing(&path));
-                    self.files.lacks(
-                        &path,
-                        mistake(message),
-                        "`sluicebox build` makes a plugin's .wasm file; paths are relative to the \
-                         pipeline's file",
-                    );
-                }
-            }
-            plugins.insert(name, module.ok());
+            let module = match &plugin.from {
+                PluginFrom::Path(path) => self.load_file(name, path, loader),
+                PluginFrom::Named { .. } | PluginFrom::Digest(_) => self.load_kept(plugin, loader),
+            };
+            plugins.insert(name, module);
         }
         plugins
+    }
+
+    fn load_file(
+        &mut self,
+        name: &str,
+        written: &Spanned<String>,
+        loader: &dyn Loader,
+    ) -> Option<Arc<dyn Module>> {
+        let path = self.folder.join(written.get_ref());
+        let user = FileUser::new(format!("plugin `{name}` is in it"), written.span());
+        self.files.reads(user, &path);
+        let module = loader.load(&path);
+        if let Err(error) = &module {
+            let mistake = |message| Mistake::new(message).at(written.span(), "");
+            if path.exists() {
+                let message = format!("`{name}` cannot be loaded: {error}");
+                self.mistakes.push(mistake(message));
+            } else {
+                let message = format!("plugin `{name}` is missing: {}", what_is_missing(&path));
+                self.files.lacks(
+                    &path,
+                    mistake(message),
+                    "`sluicebox build` makes a plugin's .wasm file; paths are relative to the \
+                     pipeline's file",
+                );
+            }
+        }
+        module.ok()
     }
 
     /// `None` for an operator that needs no plugin, and after a mistake.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Plugin;
 use crate::logic::{self, OperatorInfo, Value, ValueType};
@@ -10,7 +11,7 @@ use crate::quantity::ShownBytes;
 use crate::schema::{DataType, Schema};
 
 /// A plugin's description, as `sluicebox inspect --json` prints it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Inspection {
     pub name: String,
     pub version: String,
@@ -25,10 +26,10 @@ pub struct Inspection {
     pub imports: Vec<String>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InspectedOperator {
     pub name: String,
-    pub kind: &'static str,
+    pub kind: String,
     pub doc: String,
     pub inputs: Vec<InspectedPort>,
     pub outputs: Vec<InspectedPort>,
@@ -40,13 +41,13 @@ pub struct InspectedOperator {
     pub parameters: Vec<InspectedParameter>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InspectedPort {
     pub name: String,
     pub fields: Vec<InspectedField>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InspectedField {
     pub name: String,
     /// As in a pipeline file, with a `?` at the end if it may be missing.
@@ -55,11 +56,11 @@ pub struct InspectedField {
     pub doc: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InspectedParameter {
     pub name: String,
     #[serde(rename = "type")]
-    pub value_type: &'static str,
+    pub value_type: String,
     pub default: Option<serde_json::Value>,
     pub required: bool,
     pub doc: String,
@@ -175,7 +176,7 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 fn operator(info: &OperatorInfo) -> InspectedOperator {
     InspectedOperator {
         name: info.name.clone(),
-        kind: info.kind.name(),
+        kind: info.kind.name().to_owned(),
         doc: info.doc.clone(),
         inputs: info.inputs.iter().map(port).collect(),
         outputs: info.outputs.iter().map(port).collect(),
@@ -187,7 +188,7 @@ fn operator(info: &OperatorInfo) -> InspectedOperator {
             .iter()
             .map(|parameter| InspectedParameter {
                 name: parameter.name.clone(),
-                value_type: type_name(parameter.value_type),
+                value_type: type_name(parameter.value_type).to_owned(),
                 default: parameter.default.as_ref().map(value),
                 required: parameter.default.is_none() && !parameter.optional,
                 doc: parameter.doc.clone(),

@@ -17,6 +17,8 @@ mod state;
 mod tail;
 /// Shows and replays dead letters.
 mod letters;
+/// Takes, shows and deletes plugins.
+mod plugins;
 /// Lists checkpoints, and finds the one to go back to.
 mod checkpoints;
 
@@ -27,7 +29,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
@@ -43,7 +45,7 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::access::Access;
+use self::access::{Access, Caller};
 use self::problem::Problem;
 use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
@@ -174,6 +176,7 @@ fn routes() -> (Router<Arc<Host>>, OpenApi) {
         .routes(routes!(pause))
         .routes(routes!(start))
         .routes(routes!(savepoint))
+        .merge(plugins::routes())
         .routes(routes!(health))
         .routes(routes!(ready))
         .routes(routes!(metrics))
@@ -251,7 +254,7 @@ impl FromRequestParts<Arc<Host>> for Name {
 
 /// The body of a request, which is a pipeline's file.
 fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
-    let body = body.map_err(|rejection| Problem::body(&rejection))?;
+    let body = body.map_err(|rejection| Problem::body(&rejection, FILE_BYTES_MAX))?;
     String::from_utf8(body.into()).map_err(|_| {
         Problem::bad_request("the body is not text: a pipeline's file is TOML in UTF-8")
     })
@@ -259,7 +262,7 @@ fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
 
 /// A body that may be absent.
 fn json<T: DeserializeOwned + Default>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| Problem::body(&rejection))?;
+    let body = body.map_err(|rejection| Problem::body(&rejection, FILE_BYTES_MAX))?;
     if body.is_empty() {
         return Ok(T::default());
     }
@@ -346,6 +349,7 @@ impl Consent {
 ))]
 async fn put(
     State(host): State<Arc<Host>>,
+    Extension(Caller(by)): Extension<Caller>,
     Name(name): Name,
     query: Result<Query<Consent>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
@@ -359,10 +363,11 @@ async fn put(
     let Some(file) = host.file(&name) else {
         return Err(Problem::not_found("this host runs one other pipeline"));
     };
+    host.note_asked(&name, &planned.content.digest, &by);
     blocking(move || write(&file, &text).map_err(|error| Problem::internal(&error))).await?;
     if let (false, Some(pipeline)) = (dropped.is_empty(), host.pipeline(&name)) {
         // Before the file is looked at: without the consent it would be refused.
-        pipeline.agree(planned.content, &dropped);
+        pipeline.agree(planned.content, &dropped, &by);
     }
     Ok((StatusCode::ACCEPTED, Json(change)).into_response())
 }
@@ -473,6 +478,7 @@ struct Start {
 ))]
 async fn start(
     State(host): State<Arc<Host>>,
+    Extension(Caller(by)): Extension<Caller>,
     Named(pipeline): Named,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
@@ -482,7 +488,7 @@ async fn start(
         let (from, drop) = (from.clone(), drop.clone());
         blocking(move || checkpoints::can_go_back(&host, &pipeline, &from, &drop)).await?;
     }
-    pipeline.start(&drop, from.as_deref());
+    pipeline.start(&drop, from.as_deref(), &by);
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -587,7 +593,7 @@ mod tests {
     fn the_description_has_every_path_with_its_answers() {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
-        assert_eq!(paths.len(), 17, "{paths:?}");
+        assert_eq!(paths.len(), 19, "{paths:?}");
         let json = described(&description);
         let operations = json["paths"].as_object().expect("paths");
         for (path, methods) in operations {
@@ -597,8 +603,8 @@ mod tests {
                     answers.keys().any(|code| code.starts_with('2')),
                     "{method} {path}"
                 );
-                let is_named = path.contains("{name}");
-                assert_eq!(answers.contains_key("400"), is_named, "{method} {path}");
+                let can_be_bad = path.contains("{name}") || method == "post";
+                assert_eq!(answers.contains_key("400"), can_be_bad, "{method} {path}");
                 assert!(operation["summary"].is_string(), "{method} {path}");
             }
         }

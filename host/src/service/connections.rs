@@ -1,27 +1,32 @@
 //! Answers HTTP on connections, for as long as their clients send requests: one that sends
-//! none, or not all of a request's head, has its connection for a limited time only.
+//! none, or not all of a request, has its connection for a limited time only.
 
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::serve::Listener as _;
+use axum::{BoxError, Router};
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::listener::{Connection, Listener, Peer};
 use crate::stop::Stop;
 
-/// How long the head of a request may take, and the wait for it on a connection that is
-/// open.
+/// How long the head of a request may take, the wait for it on a connection that is open, and
+/// the wait for more of a body.
 pub const HEAD_MAX: Duration = Duration::from_secs(30);
+/// As often as that, a whole body may take the time of a head: ten minutes, in which a large
+/// plugin comes over a slow line.
+const BODY_HEADS: u32 = 20;
 
 /// Answers requests until it is asked to stop, and then those that were begun.
 pub async fn serve(mut listener: Listener, router: Router, stop: &Stop, head_max: Duration) {
@@ -54,7 +59,7 @@ async fn answer(
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(Peer(peer)));
-        router.call(request)
+        router.call(request.map(|body| Timely::new(body, head_max)))
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_max);
@@ -71,12 +76,67 @@ async fn answer(
     }
 }
 
+/// A body that has to come in time.
+struct Timely<B> {
+    body: B,
+    part_max: Duration,
+    /// When all of it has to be there.
+    end: Instant,
+    /// Until when the next part has to come, while it is waited for.
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Timely<B> {
+    fn new(body: B, part_max: Duration) -> Self {
+        Timely {
+            body,
+            part_max,
+            end: Instant::now() + part_max * BODY_HEADS,
+            wait: None,
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Timely<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.wait = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let until = (Instant::now() + this.part_max).min(this.end);
+        let wait = this
+            .wait
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        ready!(wait.as_mut().poll(context));
+        Poll::Ready(Some(Err("the body does not come in time".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::routing::{get, post};
+    use hyper::body::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::time::{Instant, sleep, timeout};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 
@@ -94,7 +154,11 @@ mod tests {
         let listener = Listener::new(listener, None).expect("it is bound");
         let router = Router::new()
             .route("/", get(async || "here"))
-            .route("/slow", get(slow));
+            .route("/slow", get(slow))
+            .route(
+                "/body",
+                post(async |body: Bytes| format!("{} bytes", body.len())),
+            );
         let stop = stop.clone();
         tokio::spawn(async move { serve(listener, router, &stop, HEAD).await });
         address
@@ -144,6 +208,42 @@ mod tests {
         let (text, took) = rest(&mut stream).await;
         assert_eq!(text.matches("200 OK").count(), 3, "{text}");
         assert!((HEAD / 2..LONG / 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let address = begin(&Stop::default()).await;
+        let begin = async |length: usize| {
+            let mut stream = TcpStream::connect(address).await.expect("it listens");
+            let head =
+                format!("POST /body HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n\r\n");
+            let sent = stream.write_all(head.as_bytes()).await;
+            sent.expect("it is open");
+            stream
+        };
+        let mut stream = begin(10).await;
+        stream.write_all(b"some").await.expect("it is open");
+        let (text, took) = rest(&mut stream).await;
+        assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+        assert!((HEAD / 2..LONG / 2).contains(&took), "{took:?}");
+        // It comes slowly, but it comes.
+        let mut stream = begin(10).await;
+        for _ in 0..10 {
+            sleep(HEAD / 3).await;
+            stream.write_all(b"a").await.expect("it is open");
+        }
+        let (text, _) = rest(&mut stream).await;
+        assert!(text.contains("10 bytes"), "{text}");
+        // A byte now and then does not help for ever.
+        let mut stream = begin(1_000_000).await;
+        let began = Instant::now();
+        let drip = async {
+            while stream.write_all(b"a").await.is_ok() {
+                sleep(HEAD / 3).await;
+            }
+        };
+        timeout(LONG, drip).await.expect("the connection is closed");
+        assert!(began.elapsed() > HEAD * BODY_HEADS / 2);
     }
 
     #[tokio::test]

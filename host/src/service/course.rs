@@ -55,6 +55,8 @@ pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
 #[derive(Clone)]
 struct Next {
     planned: Arc<Planned>,
+    /// Who has asked for it, if that is known.
+    by: Option<String>,
     /// What it changes; absent for the first one, and for one that has run before.
     change: Option<ChangePlan>,
     dropped: Vec<String>,
@@ -73,6 +75,7 @@ impl Next {
     fn again(planned: Arc<Planned>) -> Self {
         Next {
             planned,
+            by: None,
             change: None,
             dropped: Vec::new(),
             from: None,
@@ -173,6 +176,7 @@ impl Course {
         }
         self.show(Phase::Planning);
         self.remember_held().await;
+        let wanted = &self.attributed(wanted);
         match self.consider(wanted, self.held.clone()).await {
             Some(Ok(next)) => self.accept(next),
             Some(Err(refusal)) => self.refuse(wanted, refusal),
@@ -182,6 +186,17 @@ impl Course {
         if self.next.is_none() && self.rests.is_none() {
             self.next = self.held.clone().map(Next::again);
         }
+    }
+
+    /// A content that was decided about before is tried again for whoever has asked for that.
+    fn attributed(&self, wanted: &Wanted) -> Wanted {
+        let mut wanted = wanted.clone();
+        let (digest, starts) = wanted.key();
+        let handled = self.handled.as_ref();
+        if handled.is_some_and(|(of, then)| *of == digest && *then != starts) {
+            wanted.by = wanted.started_by.take();
+        }
+        wanted
     }
 
     async fn remember_held(&mut self) {
@@ -213,7 +228,7 @@ impl Course {
         let anew = self.rests == Some(Phase::Ended) && self.is_temporary();
         let handled = self.handled.as_ref();
         let is_asked = wanted.starts != handled.map_or(0, |(_, starts)| *starts);
-        let content = wanted.content.clone();
+        let (content, by) = (wanted.content.clone(), wanted.by.clone());
         // What was agreed to once is not agreed to for ever.
         let (dropped, from) = match is_asked {
             true => (wanted.dropped.clone(), wanted.from.clone()),
@@ -258,6 +273,7 @@ impl Course {
             }
             Some(Ok(Next {
                 planned,
+                by,
                 change,
                 dropped,
                 from,
@@ -295,6 +311,7 @@ impl Course {
         if let Some(Ok(content)) = &wanted.content {
             let change = self.change(content, ChangeOutcome::Refused, Some(refusal.why));
             let change = ChangeRecord {
+                by: wanted.by.clone(),
                 plan: refusal.change,
                 ..change
             };
@@ -317,6 +334,7 @@ impl Course {
         ChangeRecord {
             at_ms: self.context.clock.now_ms(),
             digest: content.digest.clone(),
+            by: None,
             outcome,
             why,
             plan: None,
@@ -473,8 +491,9 @@ impl Course {
             if is_free && self.handled.as_ref() != Some(&wanted.key()) {
                 // The first content may not have held yet.
                 let then = self.held.clone().unwrap_or(trial.next.planned.clone());
+                let wanted = self.attributed(&wanted);
                 planning = Some(tokio::spawn(self.consider(&wanted, Some(then))));
-                considered = Some(wanted.clone());
+                considered = Some(wanted);
             }
             tokio::select! {
                 biased;
@@ -750,6 +769,7 @@ impl Course {
 
     fn record(&self, trial: &Trial, outcome: ChangeOutcome, why: Option<String>) {
         let change = ChangeRecord {
+            by: trial.next.by.clone(),
             plan: trial.next.change.clone(),
             pause_ms: trial.pause_ms,
             in_place: trial.in_place,

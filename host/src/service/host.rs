@@ -7,6 +7,7 @@
 //! that another machine has written to a network's disk.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,17 +15,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::MissedTickBehavior;
 
 use super::change::ChangePlan;
 use super::claims::Claims;
-use super::content::{Content, Stamp, plugin_paths};
+use super::content::{Content, Stamp, kept_plugins, plugin_paths};
 use super::course;
 use super::hosted::{Context, Hosted, Phase};
 use super::revision::Planned;
 use super::shadow::compare;
+use super::store::{BY_FILES, Store};
+use super::uploads::Uploads;
 use crate::stop::Stop;
 
 /// How often the folder is looked at. A change is taken when it has been the same twice.
@@ -44,13 +47,23 @@ pub struct Host {
     /// contents somebody else reads.
     folder: Option<PathBuf>,
     pipelines: Mutex<BTreeMap<String, Arc<Hosted>>>,
+    /// Contents that somebody has written by HTTP, and that are to be found among the files.
+    asked: Mutex<BTreeMap<String, Asked>>,
     /// Whether all files that were there at first were read.
     has_looked: AtomicBool,
     /// For those who listen to rows.
     tails: Arc<Semaphore>,
+    /// For who uploads a plugin.
+    upload: Arc<Semaphore>,
     /// What pipelines that run have of files.
     claims: Arc<Claims>,
     stop: Stop,
+}
+
+/// Who has asked for a content.
+struct Asked {
+    digest: String,
+    by: String,
 }
 
 /// A content that is planned, and what it would change.
@@ -63,11 +76,31 @@ pub struct Proposal {
 #[derive(Default)]
 struct Watched {
     plugins: Vec<PathBuf>,
+    /// Whether it names plugins that are uploaded.
+    has_uploads: bool,
     /// As it was at the last look.
-    seen: Stamp,
+    seen: Seen,
     /// As it was when its content was taken.
-    taken: Option<Stamp>,
+    taken: Option<Seen>,
     away: u32,
+}
+
+/// What tells whether a content has changed, without reading it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    files: Stamp,
+    /// How often plugins were uploaded or deleted; 0 if that says nothing.
+    uploads: u64,
+}
+
+impl Watched {
+    fn look(&self, file: &Path, store: &Store) -> Seen {
+        let uploads = store.uploads.as_ref().filter(|_| self.has_uploads);
+        Seen {
+            files: Stamp::of(file, &self.plugins),
+            uploads: uploads.map_or(0, Uploads::changes),
+        }
+    }
 }
 
 impl Host {
@@ -76,8 +109,10 @@ impl Host {
             context: Arc::new(context),
             folder: Some(folder.to_owned()),
             pipelines: Mutex::default(),
+            asked: Mutex::default(),
             has_looked: AtomicBool::new(false),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
+            upload: Arc::new(Semaphore::new(1)),
             claims: Arc::default(),
             stop: Stop::default(),
         })
@@ -90,8 +125,10 @@ impl Host {
             folder: None,
             claims: pipeline.claims.clone(),
             pipelines: Mutex::new([(pipeline.name.clone(), pipeline)].into()),
+            asked: Mutex::default(),
             has_looked: AtomicBool::new(true),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
+            upload: Arc::new(Semaphore::new(1)),
             stop: Stop::default(),
         })
     }
@@ -153,9 +190,8 @@ impl Host {
             ..
         } = &*self.context;
         let file = self.file_of(name)?;
-        let content = Content::of(&file, text, |digest, bytes| {
-            store.keep_plugin(digest, bytes)
-        });
+        let _holding = store.holding_plugins();
+        let content = Content::of(&file, text, store);
         let content = content.map_err(|error| error.to_string())?;
         let planned = Planned::new(name, &file, Arc::new(content), *states, store, loader);
         planned.map_err(|mistakes| mistakes.to_string())
@@ -174,6 +210,27 @@ impl Host {
         file.ok_or_else(|| format!("this host runs no pipeline `{name}`"))
     }
 
+    /// Notes who has asked for a content, before its file is written.
+    pub fn note_asked(&self, pipeline: &str, digest: &str, by: &str) {
+        let asked = Asked {
+            digest: digest.to_owned(),
+            by: by.to_owned(),
+        };
+        self.lock_asked().insert(pipeline.to_owned(), asked);
+    }
+
+    /// Who has asked for a content that is found among the files.
+    fn asked_by(&self, pipeline: &str, digest: &str) -> String {
+        match self.lock_asked().entry(pipeline.to_owned()) {
+            Entry::Occupied(asked) if asked.get().digest == digest => asked.remove().by,
+            _ => BY_FILES.to_owned(),
+        }
+    }
+
+    fn lock_asked(&self) -> MutexGuard<'_, BTreeMap<String, Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether all pipelines that were there at first have been started, or cannot be.
     pub fn is_ready(&self) -> bool {
         let begins = |pipeline: &Arc<Hosted>| {
@@ -187,6 +244,12 @@ impl Host {
     /// Permits for those who listen to rows.
     pub fn tails(&self) -> &Arc<Semaphore> {
         &self.tails
+    }
+
+    /// Waits until no other plugin is being taken. The permit ends the turn.
+    pub async fn upload_turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.upload.clone().acquire_owned().await.ok()
     }
 
     /// Asks [`Host::run`] to stop all pipelines at a checkpoint.
@@ -263,7 +326,8 @@ impl Host {
             let known = watched.entry(name.clone()).or_default();
             known.away = 0;
             let file = file_in(folder, name);
-            let seen = Stamp::of(&file, &known.plugins);
+            let store = &self.context.store;
+            let seen = known.look(&file, store);
             let is_steady = std::mem::replace(&mut known.seen, seen.clone()) == seen;
             if !is_steady || known.taken.as_ref() == Some(&seen) {
                 continue;
@@ -271,19 +335,27 @@ impl Host {
             let pipeline = self
                 .pipeline(name)
                 .unwrap_or_else(|| self.begin(name, &file, running));
-            let store = &self.context.store;
-            let content = Content::read(&file, |digest, bytes| store.keep_plugin(digest, bytes));
+            // Until the content is wanted, below.
+            let _holding = store.holding_plugins();
+            let uploads = store.uploads.as_ref().map_or(0, Uploads::changes);
+            let content = Content::read(&file, store);
             if let Ok(content) = &content {
                 known.plugins = plugin_paths(&content.text);
+                known.has_uploads = !kept_plugins(&content.text).is_empty();
             }
             // Of the plugins that it names now. Whatever has changed since it was read, the
             // next look sees.
-            let now = Stamp::of(&file, &known.plugins);
+            let mut now = known.look(&file, store);
+            now.uploads = now.uploads.min(uploads);
             known.seen = now.clone();
             known.taken = Some(now);
             let unreadable =
                 |error: io::Error| format!("{} cannot be read: {error}", file.display());
-            pipeline.want(content.map(Arc::new).map_err(unreadable));
+            let by = match &content {
+                Ok(content) => self.asked_by(name, &content.digest),
+                Err(_) => BY_FILES.to_owned(),
+            };
+            pipeline.want(content.map(Arc::new).map_err(unreadable), &by);
         }
         for (name, known) in watched.iter_mut().filter(|(name, _)| !there.contains(name)) {
             known.away += 1;
@@ -312,15 +384,16 @@ impl Host {
         pipeline
     }
 
-    /// Deletes the plugins that nothing needs any more. Nobody may be reading a content.
+    /// Deletes the plugins that nothing needs any more.
     pub fn drop_plugins(&self) {
-        let contents = self
-            .pipelines()
-            .into_iter()
-            .flat_map(|pipeline| pipeline.contents());
-        let needed =
-            contents.flat_map(|content| content.plugins.values().cloned().collect::<Vec<_>>());
-        if let Err(error) = self.context.store.drop_plugins(&needed.collect()) {
+        let needed = || {
+            let pipelines = self.pipelines().into_iter();
+            let contents = pipelines.flat_map(|pipeline| pipeline.contents());
+            contents
+                .flat_map(|content| content.digests().cloned().collect::<Vec<_>>())
+                .collect()
+        };
+        if let Err(error) = self.context.store.drop_plugins(needed) {
             tracing::warn!("plugins that nothing needs cannot be deleted: {error}");
         }
     }

@@ -83,11 +83,15 @@ const NEWS_MAX: usize = 256;
 pub(super) struct Wanted {
     /// What it should run, or why that cannot be read.
     pub content: Option<Result<Arc<Content>, String>>,
+    /// Who has asked for that.
+    pub by: Option<String>,
     pub paused: bool,
     /// It stops for good.
     pub leaves: bool,
     /// How often somebody has asked to start it, whatever became of it before.
     pub starts: u64,
+    /// Who was the last to ask.
+    pub started_by: Option<String>,
     /// The nodes whose state may go with the last of them.
     pub dropped: Vec<String>,
     /// The checkpoint that the last of them goes back to, by name or number.
@@ -223,10 +227,19 @@ impl Hosted {
         let _ = self.news.send(news);
     }
 
-    /// Has it run this content, or tells why that cannot be read.
-    pub fn want(&self, content: Result<Arc<Content>, String>) {
-        self.wanted
-            .send_modify(|wanted| wanted.content = Some(content));
+    /// Has it run this content, for whoever has asked for it, or tells why that cannot be
+    /// read.
+    pub fn want(&self, content: Result<Arc<Content>, String>, by: &str) {
+        self.wanted.send_modify(|wanted| {
+            let digest = |content: &Result<Arc<Content>, String>| {
+                content.as_ref().ok().map(|content| content.digest.clone())
+            };
+            // A content that is found once more was asked for by whom it was before.
+            if wanted.content.as_ref().and_then(digest) != digest(&content) {
+                wanted.by = Some(by.to_owned());
+            }
+            wanted.content = Some(content);
+        });
     }
 
     /// Stops it at a checkpoint until [`Hosted::start`]. Kept across restarts of the
@@ -237,17 +250,18 @@ impl Hosted {
 
     /// Starts it again, also if it has failed or if its content was taken back. The states
     /// of `dropped` may go. It goes back to the checkpoint `from`, if there is one.
-    pub fn start(&self, dropped: &[String], from: Option<&str>) {
+    pub fn start(&self, dropped: &[String], from: Option<&str>, by: &str) {
         self.wanted
-            .send_modify(|wanted| wanted.start(dropped, from));
+            .send_modify(|wanted| wanted.start(dropped, from, by));
     }
 
     /// Has it run this content, for which the states of `dropped` may go.
-    pub fn agree(&self, content: Arc<Content>, dropped: &[String]) {
+    pub fn agree(&self, content: Arc<Content>, dropped: &[String], by: &str) {
         // At once: a content without the consent would be refused.
         self.wanted.send_modify(|wanted| {
             wanted.content = Some(Ok(content));
-            wanted.start(dropped, None);
+            wanted.by = Some(by.to_owned());
+            wanted.start(dropped, None, by);
         });
     }
 
@@ -261,16 +275,16 @@ impl Hosted {
         self.wanted.send_modify(|wanted| wanted.leaves = true);
     }
 
+    /// The content of its file.
+    pub fn wanted_content(&self) -> Option<Arc<Content>> {
+        self.wanted.borrow().content.clone()?.ok()
+    }
+
     /// The contents that it wants and runs.
     pub fn contents(&self) -> Vec<Arc<Content>> {
-        let wanted = self.wanted.borrow().content.clone();
         let running = self.lock().running.clone();
         let running = running.map(|running| running.planned.content.clone());
-        wanted
-            .and_then(Result::ok)
-            .into_iter()
-            .chain(running)
-            .collect()
+        self.wanted_content().into_iter().chain(running).collect()
     }
 
     pub fn shown(&self) -> Shown {
@@ -290,9 +304,10 @@ impl Hosted {
 }
 
 impl Wanted {
-    fn start(&mut self, dropped: &[String], from: Option<&str>) {
+    fn start(&mut self, dropped: &[String], from: Option<&str>, by: &str) {
         self.paused = false;
         self.starts += 1;
+        self.started_by = Some(by.to_owned());
         self.dropped = dropped.to_vec();
         self.from = from.map(str::to_owned);
     }

@@ -9,7 +9,7 @@ use super::letters::Replay;
 use super::replay;
 use super::store::Store;
 use crate::config::{Config, Diagnostics, Mistake};
-use crate::logic::{LoadError, Loader, Module};
+use crate::logic::{KeptPlugin, LoadError, Loader, Module, PluginVersion};
 use crate::plan::change::{self, NodeDescription};
 use crate::plan::{Node, Plan, StatePlan};
 use crate::planner;
@@ -48,7 +48,7 @@ impl Planned {
     ) -> Result<Planned, Diagnostics> {
         let config = config_of(name, file, &content)?;
         let plugins = StoredPlugins::of(file, &content, store, loader);
-        Planned::of(&config, file, content, states, &plugins)
+        Planned::of(&config, file, content.clone(), states, &plugins)
     }
 
     /// This content while rows of dead letters are read again.
@@ -167,18 +167,22 @@ fn without_logic(text: &str) -> Option<toml::Table> {
 /// Loads plugins from the store.
 struct StoredPlugins<'a> {
     loader: &'a PluginLoader,
+    store: &'a Store,
+    content: &'a Content,
     /// Where a plugin is kept, by the path that the pipeline names.
     paths: Vec<(PathBuf, PathBuf)>,
 }
 
 impl<'a> StoredPlugins<'a> {
     /// Of a content.
-    fn of(file: &Path, content: &Content, store: &Store, loader: &'a PluginLoader) -> Self {
+    fn of(file: &Path, content: &'a Content, store: &'a Store, loader: &'a PluginLoader) -> Self {
         let folder = folder_of(file);
         let plugins = content.plugins.iter();
         let paths = plugins.map(|(path, digest)| (folder.join(path), store.plugin_path(digest)));
         StoredPlugins {
             loader,
+            store,
+            content,
             paths: paths.collect(),
         }
     }
@@ -188,5 +192,19 @@ impl Loader for StoredPlugins<'_> {
     fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {
         let stored = self.paths.iter().find(|(named, _)| named == path);
         self.loader.load(stored.map_or(path, |(_, stored)| stored))
+    }
+
+    fn kept(&self) -> Option<Vec<PluginVersion>> {
+        let uploads = self.store.uploads.as_ref()?.list().into_iter();
+        let versions = uploads.map(|upload| PluginVersion {
+            name: upload.name,
+            version: upload.version,
+        });
+        Some(versions.collect())
+    }
+
+    fn load_kept(&self, wanted: &KeptPlugin) -> Option<Result<Arc<dyn Module>, LoadError>> {
+        let digest = self.content.kept.get(&wanted.to_string())?;
+        Some(self.loader.load(&self.store.plugin_path(digest)))
     }
 }

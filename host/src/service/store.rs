@@ -2,26 +2,32 @@
 //! it may have to go back to, with their plugins.
 //!
 //! Layout, version 1: `pipelines/NAME/ledger.json`, `pipelines/NAME/letters.json`,
-//! `pipelines/NAME/contents/DIGEST.json`, `plugins/DIGEST.wasm`. Files are replaced as a
-//! whole.
+//! `pipelines/NAME/contents/DIGEST.json`, `plugins/DIGEST.wasm`, `uploads`. Files are
+//! replaced as a whole.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError as Busy};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::change::ChangePlan;
-use super::content::Content;
+use super::content::{Content, Shelf};
 use super::letters::Letters;
 use super::probation::Baseline;
+use super::uploads::Uploads;
+pub(super) use super::whole_files::write;
+use super::whole_files::{check_version, file_name, make_folder, read_json};
+use crate::logic::KeptPlugin;
 use crate::paths;
 
+/// Who has asked for a change that was found among the files.
+pub const BY_FILES: &str = "files";
+/// Who asks by HTTP where the host has no tokens.
+pub const BY_HTTP: &str = "http";
 /// More changes are not remembered.
 const CHANGES_MAX: usize = 100;
 const VERSION: u32 = 1;
@@ -30,6 +36,10 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// The plugins that were uploaded; absent where pipelines name files alone.
+    pub uploads: Option<Uploads>,
+    /// Held by those who use a plugin that no content may need yet.
+    plugins: RwLock<()>,
     /// Held while what became of dead letters changes.
     letters: Mutex<()>,
     /// Locked for this process alone.
@@ -56,6 +66,11 @@ pub struct ChangeRecord {
     pub at_ms: i64,
     /// Of the new content.
     pub digest: String,
+    /// Who has asked for it: the name of a token, `http` where the host has none, or `files`
+    /// where its file or a plugin was found changed. Absent in what older versions have
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     pub outcome: ChangeOutcome,
     /// Why it was refused or taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,13 +116,14 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Records a change, or what has become of the last one.
-    pub fn record(&mut self, change: ChangeRecord) {
-        let continues = |last: &ChangeRecord| {
+    /// Records a change, or what has become of the last one, which stays that of who has
+    /// asked for it: after a crash it is found among the files.
+    pub fn record(&mut self, mut change: ChangeRecord) {
+        let continues = |last: &mut ChangeRecord| {
             last.digest == change.digest && last.outcome == ChangeOutcome::Probation
         };
-        if self.changes.last().is_some_and(continues) {
-            self.changes.pop();
+        if let Some(last) = self.changes.pop_if(continues) {
+            change.by = last.by.or(change.by);
         }
         if self.changes.len() == CHANGES_MAX {
             self.changes.remove(0);
@@ -140,11 +156,22 @@ impl Store {
             TryLockError::WouldBlock => io::Error::other("another service runs there"),
             TryLockError::Error(error) => error,
         })?;
+        let uploads = Uploads::open(&folder.join("uploads"))?;
         Ok(Store {
             folder: folder.to_owned(),
+            uploads: Some(uploads),
+            plugins: RwLock::default(),
             letters: Mutex::default(),
             _lock: lock,
         })
+    }
+
+    /// One whose pipelines name files alone.
+    pub fn without_uploads(self) -> Store {
+        Store {
+            uploads: None,
+            ..self
+        }
     }
 
     pub fn ledger(&self, pipeline: &str) -> io::Result<Ledger> {
@@ -153,7 +180,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
             read => read?,
         };
-        check_version(ledger.version, &path)?;
+        check_version(ledger.version, VERSION, &path)?;
         Ok(ledger)
     }
 
@@ -175,7 +202,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Letters::default()),
             read => read?,
         };
-        check_version(kept.version, &path)?;
+        check_version(kept.version, VERSION, &path)?;
         Ok(kept.letters)
     }
 
@@ -231,6 +258,12 @@ impl Store {
         Ok(())
     }
 
+    /// As long as somebody has what it returns, no plugin is deleted: between reading a
+    /// content and wanting it, nothing else says that its plugins are needed.
+    pub fn holding_plugins(&self) -> RwLockReadGuard<'_, ()> {
+        self.plugins.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn keep_plugin(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.plugin_path(digest);
         if fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64) {
@@ -248,9 +281,17 @@ impl Store {
         self.folder.join("plugins").join(file_name(digest, "wasm"))
     }
 
-    /// Deletes the plugins that no content needs: neither one that is kept, nor one that
-    /// `also` names.
-    pub fn drop_plugins(&self, also: &BTreeSet<String>) -> io::Result<()> {
+    /// Deletes the plugins that nothing needs: no content that is kept, no upload, nor what
+    /// `also` names. Where somebody reads a content, it is left for the next time.
+    pub fn drop_plugins(&self, also: impl FnOnce() -> BTreeSet<String>) -> io::Result<()> {
+        let _alone = match self.plugins.try_write() {
+            Ok(alone) => alone,
+            Err(Busy::Poisoned(alone)) => alone.into_inner(),
+            Err(Busy::WouldBlock) => return Ok(()),
+        };
+        let mut also = also();
+        let uploads = self.uploads.iter().flat_map(Uploads::list);
+        also.extend(uploads.map(|upload| upload.digest));
         let mut needed: BTreeSet<String> = also
             .iter()
             .map(|digest| file_name(digest, "wasm"))
@@ -262,8 +303,7 @@ impl Store {
             };
             for content in contents {
                 let content: Content = read_json(&content?.path())?;
-                let plugins = content.plugins.values();
-                needed.extend(plugins.map(|digest| file_name(digest, "wasm")));
+                needed.extend(content.digests().map(|digest| file_name(digest, "wasm")));
             }
         }
         for plugin in fs::read_dir(self.folder.join("plugins"))? {
@@ -295,59 +335,29 @@ struct KeptLetters {
 
 const LETTERS: &str = "letters.json";
 
-fn check_version(version: u32, path: &Path) -> io::Result<()> {
-    match version > VERSION {
-        true => Err(io::Error::other(format!(
-            "{} was written by a newer version of sluicebox",
-            path.display()
-        ))),
-        false => Ok(()),
+impl Shelf for Store {
+    fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
+        self.keep_plugin(digest, bytes)
     }
-}
 
-/// `sha256:00ff` is the file `sha256-00ff.json`.
-fn file_name(digest: &str, extension: &str) -> String {
-    format!("{}.{extension}", digest.replace(':', "-"))
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    let bytes = fs::read(path)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| io::Error::other(format!("{} is damaged: {error}", path.display())))
-}
-
-/// Writes a file as a whole, so that a crash leaves the old one or the new one. Only the
-/// user may use it, or those that `access` says.
-pub(super) fn write(
-    folder: &Path,
-    name: &str,
-    bytes: &[u8],
-    access: Option<Permissions>,
-) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    if let Some(access) = access {
-        file.as_file().set_permissions(access)?;
+    fn find(&self, wanted: &KeptPlugin) -> Option<String> {
+        self.uploads.as_ref()?.find(wanted)
     }
-    file.as_file().sync_all()?;
-    file.persist(folder.join(name))
-        .map_err(|error| error.error)?;
-    paths::sync_folder(folder)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::service::uploads::Upload;
 
     fn content(text: &str, plugin: &str) -> Content {
         Content {
             digest: format!("sha256:{text}"),
             text: text.to_owned(),
             plugins: [(PathBuf::from("a.wasm"), plugin.to_owned())].into(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -355,6 +365,7 @@ mod tests {
         ChangeRecord {
             at_ms: 0,
             digest: digest.to_owned(),
+            by: Some("files".to_owned()),
             outcome,
             why: (outcome == ChangeOutcome::TakenBack).then(|| "it traps".to_owned()),
             plan: None,
@@ -378,10 +389,28 @@ mod tests {
         assert_eq!(store.content("shop", "sha256:1").expect("kept"), first);
         store.keep_content("shop", &second, &[]).expect("writable");
         assert!(store.content("shop", "sha256:1").is_err());
-        let also = ["sha256:c".to_owned()].into();
-        store.drop_plugins(&also).expect("readable");
+        let also = || ["sha256:c".to_owned()].into();
         let there = |plugin| store.plugin_path(plugin).exists();
+        let holding = store.holding_plugins();
+        store.drop_plugins(also).expect("readable");
+        assert!(there("sha256:a"), "somebody reads a content");
+        drop(holding);
+        store.drop_plugins(also).expect("readable");
         assert!(!there("sha256:a") && there("sha256:b") && there("sha256:c"));
+
+        let uploads = store.uploads.as_ref().expect("it has some");
+        let upload = Upload {
+            name: "shop".to_owned(),
+            version: "1.0.0".to_owned(),
+            digest: "sha256:d".to_owned(),
+            bytes: 4,
+            uploaded_ms: 0,
+            uploaded_by: "http".to_owned(),
+        };
+        let keep = || store.keep_plugin("sha256:d", b"code");
+        uploads.add(upload, keep).expect("writable");
+        store.drop_plugins(BTreeSet::new).expect("readable");
+        assert!(!there("sha256:c") && there("sha256:d"));
     }
 
     #[test]
@@ -391,9 +420,13 @@ mod tests {
         let mut ledger = store.ledger("shop").expect("none yet");
         assert_eq!(ledger, Ledger::default());
         ledger.record(change("sha256:1", ChangeOutcome::Held));
-        ledger.record(change("sha256:2", ChangeOutcome::Probation));
+        ledger.record(ChangeRecord {
+            by: Some("operator".to_owned()),
+            ..change("sha256:2", ChangeOutcome::Probation)
+        });
         ledger.record(change("sha256:2", ChangeOutcome::TakenBack));
         assert_eq!(ledger.changes.len(), 2, "one line for a change");
+        assert_eq!(ledger.changes[1].by.as_deref(), Some("operator"));
         assert_eq!(ledger.taken_back("sha256:2"), Some("it traps"));
         assert_eq!(ledger.taken_back("sha256:1"), None);
         store.write_ledger("shop", &ledger).expect("writable");

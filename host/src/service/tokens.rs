@@ -116,28 +116,21 @@ impl TokenFile {
         Ok(token)
     }
 
-    /// What the bearer of a token may do; `None` if it is none of these. It takes the same
-    /// time whichever it is.
-    pub fn role(&self, token: &str) -> Option<Role> {
+    /// The entry of a token; `None` if it is none of these. It takes the same time whichever
+    /// it is.
+    pub fn find(&self, token: &str) -> Option<&TokenEntry> {
         let hash = hash(token);
-        let mut found = 0u8;
-        for known in &self.tokens {
+        // The place of the entry, from 1 on.
+        let mut found = 0u32;
+        for (known, place) in self.tokens.iter().zip(1..) {
             let is_it: Choice = known
                 .sha256
                 .to_ascii_lowercase()
                 .as_bytes()
                 .ct_eq(hash.as_bytes());
-            let role = match known.role {
-                Role::Read => 1,
-                Role::Admin => 2,
-            };
-            found = u8::conditional_select(&found, &role, is_it);
+            found = u32::conditional_select(&found, &place, is_it);
         }
-        match found {
-            0 => None,
-            1 => Some(Role::Read),
-            _ => Some(Role::Admin),
-        }
+        self.tokens.get(found.checked_sub(1)? as usize)
     }
 }
 
@@ -181,14 +174,15 @@ impl Tokens {
         })
     }
 
-    /// What the bearer of a token may do.
-    pub fn role(&self, token: &str) -> Option<Role> {
+    /// Who the bearer of a token is, and what may be done by it.
+    pub fn bearer(&self, token: &str) -> Option<(String, Role)> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.elapsed() >= LOOK_EVERY {
             known.looked = Instant::now();
             self.look(&mut known);
         }
-        known.file.role(token)
+        let entry = known.file.find(token)?;
+        Some((entry.name.clone(), entry.role))
     }
 
     /// A file that cannot be read, perhaps since it is half written, changes nothing.
@@ -222,8 +216,9 @@ mod tests {
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let file = TokenFile::read(&path).expect("it was written");
-        assert_eq!(file.role(&read), Some(Role::Read));
-        assert_eq!(file.role(&admin), Some(Role::Admin));
+        let bearer = |token: &str| file.find(token).map(|entry| (&*entry.name, entry.role));
+        assert_eq!(bearer(&read), Some(("dashboard", Role::Read)));
+        assert_eq!(bearer(&admin), Some(("operator", Role::Admin)));
         for wrong in [
             "",
             PREFIX,
@@ -231,7 +226,7 @@ mod tests {
             &admin.to_lowercase(),
             &file.tokens[1].sha256,
         ] {
-            assert_eq!(file.role(wrong), None, "{wrong}");
+            assert_eq!(bearer(wrong), None, "{wrong}");
         }
     }
 
@@ -257,10 +252,11 @@ mod tests {
         ] {
             fs::write(&path, wrong).expect("writable");
             look();
-            assert_eq!(tokens.role(&token), Some(Role::Admin), "{wrong}");
+            let operator = Some(("operator".to_owned(), Role::Admin));
+            assert_eq!(tokens.bearer(&token), operator, "{wrong}");
         }
         TokenFile::default().write(&path).expect("writable");
         look();
-        assert_eq!(tokens.role(&token), None, "it was removed");
+        assert_eq!(tokens.bearer(&token), None, "it was removed");
     }
 }

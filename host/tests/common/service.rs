@@ -156,9 +156,29 @@ impl Service {
         path: &str,
         body: &str,
     ) -> (u16, Value) {
+        self.send_by(client, method, path, body.to_owned().into())
+    }
+
+    /// Uploads a plugin.
+    pub fn upload(&self, plugin: &[u8]) -> (u16, Value) {
+        self.send_by(
+            &self.client,
+            "POST",
+            "/api/v1/plugins",
+            plugin.to_vec().into(),
+        )
+    }
+
+    fn send_by(
+        &self,
+        client: &reqwest::Client,
+        method: &str,
+        path: &str,
+        body: reqwest::Body,
+    ) -> (u16, Value) {
         let url = format!("{}{path}", self.address);
         let method = method.parse().expect("a method");
-        let request = client.request(method, url).body(body.to_owned());
+        let request = client.request(method, url).body(body);
         self.runtime.block_on(async {
             let answer = request.send().await.expect("an answer");
             let status = answer.status().as_u16();

@@ -66,6 +66,11 @@ fn plugins() {
 }
 
 #[test]
+fn kept_plugins() {
+    check(expect_file!["mistakes/kept_plugins.md"]);
+}
+
+#[test]
 fn ports() {
     check(expect_file!["mistakes/ports.md"]);
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::config::{Config, Diagnostics, Look};
 use crate::logic::{
-    FOUND, Factory, Failure, FailureKind, INTERACTIONS, Instance, Kind, Limits, LoadError, Loader,
-    MAIN, Module, ModuleInfo, OperatorInfo, Parameter, Port, REQUESTS, Stage, TABLE, Value,
-    ValueType,
+    FOUND, Factory, Failure, FailureKind, INTERACTIONS, Instance, KeptPlugin, Kind, Limits,
+    LoadError, Loader, MAIN, Module, ModuleInfo, OperatorInfo, Parameter, PluginVersion, Port,
+    REQUESTS, Stage, TABLE, Value, ValueType,
 };
 use crate::plan::Plan;
 use crate::planner;
@@ -105,6 +105,26 @@ impl Loader for FakeLoader {
             _ => Err(LoadError(
                 "it is not a WebAssembly component: build it for wasm32-wasip2".into(),
             )),
+        }
+    }
+
+    fn kept(&self) -> Option<Vec<PluginVersion>> {
+        let version = |name: &str, version: &str| PluginVersion {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        };
+        Some(vec![
+            version("cart", "0.1.0"),
+            version("words", "1.0.0"),
+            version("cart", "0.2.0"),
+        ])
+    }
+
+    fn load_kept(&self, wanted: &KeptPlugin) -> Option<Result<Arc<dyn Module>, LoadError>> {
+        match wanted.to_string().as_str() {
+            "cart 0.1.0" => Some(Ok(Arc::new(FakeModule(cart())))),
+            "words 1.0.0" => Some(Err(LoadError("it was built for another version".into()))),
+            _ => None,
         }
     }
 }

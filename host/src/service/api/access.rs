@@ -21,6 +21,7 @@ use governor::{Quota, RateLimiter};
 
 use super::problem::Problem;
 use crate::service::listener::Peer;
+use crate::service::store::BY_HTTP;
 use crate::service::tokens::{Role, Tokens};
 
 /// How many requests with a wrong token an address may send in a minute.
@@ -84,33 +85,37 @@ impl Access {
         }
     }
 
-    fn refusal(&self, peer: IpAddr, request: &Request) -> Option<Problem> {
+    /// Who sends a request that is answered.
+    fn caller(&self, peer: IpAddr, request: &Request) -> Result<Caller, Problem> {
         let rules = self.rules();
         if rules.rate.check_key(&peer).is_err() {
-            return Some(Problem::too_many(
+            return Err(Problem::too_many(
                 "this address sends too many requests: `--rate` of the service sets the limit",
             ));
         }
         let headers = request.headers();
         if let Some(why) = foreign(headers, rules.tokens.is_some(), self.has_tls) {
-            return Some(Problem::forbidden(why));
+            return Err(Problem::forbidden(why));
         }
-        let tokens = rules.tokens.as_ref()?;
+        let anybody = || Caller(BY_HTTP.to_owned());
+        let Some(tokens) = &rules.tokens else {
+            return Ok(anybody());
+        };
         if OPEN.contains(&request.uri().path()) {
-            return None;
+            return Ok(anybody());
         }
         let Some(token) = token(headers) else {
-            return Some(Problem::unauthorized(
+            return Err(Problem::unauthorized(
                 "this needs a token: send `Authorization: Bearer TOKEN`",
             ));
         };
-        match tokens.role(&token) {
-            Some(Role::Admin) => None,
-            Some(Role::Read) if reads(request.method()) => None,
-            Some(Role::Read) => Some(Problem::forbidden(
+        match tokens.bearer(&token) {
+            Some((name, Role::Admin)) => Ok(Caller(name)),
+            Some((name, Role::Read)) if reads(request.method()) => Ok(Caller(name)),
+            Some((_, Role::Read)) => Err(Problem::forbidden(
                 "the token may only look: this needs one with the role `admin`",
             )),
-            None => Some(match self.wrong.check_key(&peer) {
+            None => Err(match self.wrong.check_key(&peer) {
                 Ok(()) => Problem::unauthorized("there is no such token"),
                 Err(_) => Problem::too_many(
                     "this address has sent too many wrong tokens: try again in a minute",
@@ -120,16 +125,23 @@ impl Access {
     }
 }
 
+/// Who sends a request: the name of a token, or [`BY_HTTP`].
+#[derive(Clone)]
+pub struct Caller(pub String);
+
 /// Answers a request, or says why not.
 pub async fn check(
     State(access): State<Arc<Access>>,
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    match access.refusal(peer.ip(), &request) {
-        Some(problem) => problem.into_response(),
-        None => next.run(request).await,
+    match access.caller(peer.ip(), &request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
     }
 }
 

@@ -29,12 +29,9 @@ pub async fn checkpoints(
     Named(pipeline): Named,
 ) -> Result<Json<Vec<CheckpointInfo>>, Problem> {
     let list = move || {
-        let archive = match pipeline.shown().running {
-            Some(running) => archive(&running.planned.plan),
-            // It has not run since the service was started.
-            None => archive(&planned(&host, &pipeline)?.plan),
-        };
-        archive?.list().map_err(|error| Problem::internal(&error))
+        let plan = plan(&host, &pipeline)?;
+        let archive = archive(&plan)?;
+        archive.list().map_err(|error| Problem::internal(&error))
     };
     Ok(Json(blocking(list).await?))
 }
@@ -78,6 +75,15 @@ pub fn can_go_back(
             wanted.id
         ))),
         None => Ok(()),
+    }
+}
+
+/// The plan that runs, or has run last; that of its file where it has not run since the
+/// service was started.
+pub fn plan(host: &Host, pipeline: &Hosted) -> Result<Arc<Plan>, Problem> {
+    match pipeline.shown().running {
+        Some(running) => Ok(running.planned.plan.clone()),
+        None => Ok(planned(host, pipeline)?.plan),
     }
 }
 

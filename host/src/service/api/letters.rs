@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
-use super::{Named, blocking, json, running};
+use super::{Named, blocking, checkpoints, json, running};
 use crate::dead_letter::DeadLetter;
 use crate::plan::Plan;
 use crate::service::host::Host;
@@ -48,6 +48,7 @@ pub struct LettersQuery {
     #[param(inline)]
     status: WantedStatus,
     /// How many there are in an answer at most: 1 to 1000, 100 by default
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// The `next` of the answer before, asked in the same way
     cursor: Option<usize>,
@@ -82,7 +83,7 @@ struct LetterView {
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
     (status = 409, body = Problem, content_type = "application/problem+json",
-        description = "It has not run yet, or they go to a pipe or device"),
+        description = "Its file has mistakes, or they go to a pipe or device"),
     (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn letters(
@@ -107,7 +108,7 @@ fn list(
     query: &LettersQuery,
     limit: usize,
 ) -> Result<LettersView, Problem> {
-    let plan = running(pipeline)?.planned.plan.clone();
+    let plan = checkpoints::plan(host, pipeline)?;
     let known = host.context().store.letters(&pipeline.name)?;
     let mut shown: VecDeque<(usize, String, LetterStatus, DeadLetter)> = VecDeque::new();
     let (mut number, mut count, mut older, mut bytes) = (0, 0, 0, 0);
@@ -416,7 +417,7 @@ pub async fn drop_letters(
         return Err(Problem::bad_request("name `letters` by their ids"));
     }
     blocking(move || {
-        let plan = running(&pipeline)?.planned.plan.clone();
+        let plan = checkpoints::plan(&host, &pipeline)?;
         let mut there = BTreeSet::new();
         read(&plan, &pipeline.name, |id, _| {
             there.insert(id);

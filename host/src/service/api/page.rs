@@ -29,7 +29,7 @@ macro_rules! part {
     };
 }
 
-const FILES: [PageFile; 21] = [
+const FILES: [PageFile; 22] = [
     ("/", HTML, include_str!("../page/index.html")),
     part!("image/svg+xml", "icon.svg"),
     part!(STYLE, "style.css"),
@@ -43,6 +43,7 @@ const FILES: [PageFile; 21] = [
     part!(SCRIPT, "letters.js"),
     part!(SCRIPT, "list.js"),
     part!(SCRIPT, "pipeline.js"),
+    part!(SCRIPT, "plugins.js"),
     part!(SCRIPT, "state.js"),
     part!(SCRIPT, "tail.js"),
     part!(SCRIPT, vendor "preact.js"),

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::quantity::show_bytes;
+
 /// Why a request is not answered.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
@@ -103,15 +105,15 @@ impl Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, error)
     }
 
-    /// The body cannot be read.
-    pub fn body(rejection: &BytesRejection) -> Problem {
+    /// The body, which has `bytes_max` at most, cannot be read.
+    pub fn body(rejection: &BytesRejection, bytes_max: u64) -> Problem {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 Code::TooLarge,
-                "the body is larger than 4 MiB",
+                format!("the body is larger than {}", show_bytes(bytes_max)),
             ),
-            _ => Problem::bad_request("the body ends too early"),
+            _ => Problem::bad_request("the body ends too early, or does not come in time"),
         }
     }
 }

@@ -48,6 +48,7 @@ pub struct StateQuery {
     #[param(inline)]
     as_of: AsOf,
     /// How many keys there are in an answer at most: 1 to 1000, 100 by default
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// The `next` of the answer before, asked in the same way
     cursor: Option<String>,

@@ -43,6 +43,7 @@ pub struct TailQuery {
     /// A node, or `NODE.OUTPUT` for another output than its main one
     from: String,
     /// How many rows a second are shown at most: 1 to 1000, 10 by default
+    #[param(minimum = 1, maximum = 1000)]
     rate: Option<u32>,
 }
 

@@ -13,6 +13,7 @@ export function Changes({ pipeline }) {
         <${Phase} phase=${change.outcome} />
         <time>${time(change.at_ms)}</time>
         <code>${change.digest.slice(0, 19)}</code>
+        ${change.by && html`<span class="faint">by ${change.by}</span>`}
         ${change.pause_ms !== undefined && html`<span class="faint">no row was read for ${duration(change.pause_ms)}</span>`}
       </div>
       ${change.why && html`<p class="note">${change.why}</p>`}

@@ -21,7 +21,7 @@ export class Refused extends Error {
 }
 
 /** Asks again and again, and tells each answer, or why there is none. Returns how to stop. */
-export function follow(path, tell) {
+export function follow(path, tell, every = EVERY) {
   let stopped = false, timer;
   const once = async () => {
     try {
@@ -30,7 +30,7 @@ export function follow(path, tell) {
     } catch (error) {
       if (!stopped) tell({ error });
     }
-    if (!stopped) timer = setTimeout(once, EVERY);
+    if (!stopped) timer = setTimeout(once, every);
   };
   once();
   return () => { stopped = true; clearTimeout(timer); };

@@ -11,6 +11,7 @@ const STATUSES = ["open", "replaying", "replayed", "dropped", "all"];
 export function Letters({ path }) {
   const [status, setStatus] = useState("open");
   const [node, setNode] = useState("");
+  const [kind, setKind] = useState("");
   const [seen, setSeen] = useState();
   const [told, setTold] = useState();
   const [replay, setReplay] = useState();
@@ -23,6 +24,7 @@ export function Letters({ path }) {
   const look = (cursor) => tell(async () => {
     const query = new URLSearchParams({ status, limit: 50 });
     if (node) query.set("node", node);
+    if (kind) query.set("kind", kind);
     if (cursor) query.set("cursor", cursor);
     const answer = await ask(`${path}/dead-letters?${query}`);
     setSeen((before) => cursor ? { ...answer, letters: [...before.letters, ...answer.letters] } : answer);
@@ -35,7 +37,7 @@ export function Letters({ path }) {
     if (!isOpen) return;
     const timer = setInterval(look, 1000);
     return () => clearInterval(timer);
-  }, [isOpen, path, status, node]);
+  }, [isOpen, path, status, node, kind]);
   const post = (what, body) => tell(async () => {
     await ask(`${path}/dead-letters/${what}`, { method: "POST", body: body() });
     setEdited(undefined);
@@ -48,7 +50,7 @@ export function Letters({ path }) {
     setChosen(next);
   };
   const ids = [...chosen];
-  const matching = node ? { node } : {};
+  const matching = { ...(node && { node }), ...(kind && { kind }) };
   return html`
     <form class="row" onSubmit=${(event) => { event.preventDefault(); look(); }}>
       <label>Status
@@ -57,6 +59,8 @@ export function Letters({ path }) {
         </select></label>
       <label>Node
         <input value=${node} placeholder="all" autocomplete="off" onInput=${(event) => setNode(event.target.value)} /></label>
+      <label>Kind
+        <input value=${kind} placeholder="all, such as reject" autocomplete="off" onInput=${(event) => setKind(event.target.value)} /></label>
       <button class="first">Look</button>
       <button type="button" disabled=${ids.length === 0} onClick=${() => send("replay", { letters: ids.map((id) => ({ id })) })}>Replay chosen</button>
       <button type="button" disabled=${!seen?.count || status !== "open"} onClick=${() => send("replay", { matching })}>Replay all open</button>

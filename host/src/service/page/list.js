@@ -1,6 +1,7 @@
 // All pipelines of the host.
 
 import { Refused, follow } from "./host.js";
+import { Plugins } from "./plugins.js";
 import { count, rate, time } from "./format.js";
 
 const html = htm.bind(preact.h);
@@ -42,7 +43,8 @@ export function Pipelines({ heard }) {
             </tr>`)}
         </tbody>
       </table>
-    </div>`;
+    </div>
+    <${Plugins} />`;
 }
 
 function firstLine(text) {
