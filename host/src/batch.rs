@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{
     Array, ArrayRef, RecordBatch, RecordBatchOptions, TimestampMillisecondArray, UInt32Array,
 };
@@ -215,12 +216,26 @@ impl Origin {
 
 /// Bytes of these rows.
 pub fn bytes(columns: &[ArrayRef], rows: &Range<usize>) -> usize {
-    let columns = columns.iter().map(|column| {
-        let slice = column.slice(rows.start, rows.len()).to_data();
-        // An error says that the size exceeds the address space.
-        slice.get_slice_memory_size().unwrap_or(usize::MAX)
-    });
+    let columns = columns.iter().map(|column| bytes_of(column, rows));
     columns.fold(0, usize::saturating_add)
+}
+
+/// Bytes of these rows of a column. Arrow counts all elements of a list's column, however
+/// few of its rows are asked for.
+fn bytes_of(column: &dyn Array, rows: &Range<usize>) -> usize {
+    let validity = column.nulls().map_or(0, |_| rows.len().div_ceil(8));
+    if let Some(lists) = column.as_list_opt::<i32>() {
+        let offsets = lists.value_offsets();
+        let elements = offsets[rows.start] as usize..offsets[rows.end] as usize;
+        let ends = rows.len() * size_of::<i32>();
+        return (validity + ends).saturating_add(bytes_of(lists.values(), &elements));
+    }
+    if let Some(record) = column.as_struct_opt() {
+        return validity.saturating_add(bytes(record.columns(), rows));
+    }
+    let slice = column.slice(rows.start, rows.len()).to_data();
+    // An error says that the size exceeds the address space.
+    slice.get_slice_memory_size().unwrap_or(usize::MAX)
 }
 
 fn times_of(times: &[i64], rows: &[u32]) -> ScalarBuffer<i64> {
@@ -276,5 +291,34 @@ impl Block {
             }
             Offsets::Each(offsets) => offsets[row as usize],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use arrow_array::types::Int64Type;
+    use arrow_array::{ListArray, StructArray};
+
+    use super::*;
+
+    /// Lists of ten numbers each.
+    fn lists(rows: usize) -> ArrayRef {
+        let numbers = || (0..10).map(Some);
+        let lists = (0..rows).map(|_| Some(numbers()));
+        Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))
+    }
+
+    #[test]
+    fn rows_with_lists_have_the_bytes_of_their_own_elements() {
+        let list = lists(1_000);
+        let row = bytes(from_ref(&list), &(7..8));
+        assert!((80..100).contains(&row), "{row}");
+        assert_eq!(bytes(&[list.slice(500, 10)], &(2..3)), row);
+        assert_eq!(bytes(from_ref(&list), &(0..1_000)), 1_000 * row);
+        let record = StructArray::try_from(vec![("list", list)]).expect("one column");
+        assert_eq!(bytes(&[Arc::new(record)], &(7..8)), row);
+        assert_eq!(bytes(&[lists(0)], &(0..0)), 0);
     }
 }

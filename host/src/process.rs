@@ -167,7 +167,11 @@ impl Rows<'_> {
                 let rows = part.clone().filter(|&row| ports[row] as usize == port);
                 let rows: Vec<u32> = rows.map(|row| row as u32).collect();
                 let columns = &self.columns[ranges[port].clone()];
-                (rows.len(), gather(columns, &rows))
+                let columns = match rows.len() == part.len() {
+                    true => slice(columns, part),
+                    false => gather(columns, &rows),
+                };
+                (rows.len(), columns)
             }
         }
     }
