@@ -1,11 +1,10 @@
 //! Rows of a process that wait for the watermark, to be taken in order of event time.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, new_null_array};
-use arrow_cmp::{DynComparator, make_comparator};
+use arrow_array::{ArrayRef, UInt32Array, new_null_array};
+use arrow_cmp::make_comparator;
 use arrow_schema::SortOptions;
 
 use super::tables::waiting_rows;
@@ -18,7 +17,6 @@ use crate::state::key::{BatchKeys, KeyLayout, Selection};
 use crate::state::row::RowError;
 use crate::state::rows::{BufferedRow, HandedOut, HandsOut, NewRows, RowBuffer};
 use crate::state::stored::StoredTable;
-use crate::state::table::StateTable;
 
 /// How long a pane of the buffer is; a part of the format.
 const PANE_MS: i64 = 60_000;
@@ -178,65 +176,73 @@ fn due_rows(
 
 /// The rows with those of the same key and time in order of their input and columns; `None`
 /// if no two have the same.
+///
+/// A column is read only of rows that are equal up to there: the first ones usually tell
+/// rows apart, and the others may be large.
 fn sorted_by_content(handed: &HandedOut<'_>) -> Result<Option<Vec<BufferedRow>>, RowError> {
-    let is_tie = |one: usize, two: usize| {
-        handed.ids[one] == handed.ids[two] && handed.rows[one].time_ms == handed.rows[two].time_ms
-    };
-    let mut ties: Vec<Range<usize>> = Vec::new();
-    let mut first = 0;
-    while first < handed.rows.len() {
-        let rest = first + 1..handed.rows.len();
-        let end = rest.clone().find(|&row| !is_tie(first, row));
-        let end = end.unwrap_or(rest.end);
-        if end - first > 1 {
-            ties.push(first..end);
-        }
-        first = end;
-    }
+    let place = |at: usize| (handed.ids[at], handed.rows[at].time_ms);
+    let mut ties = runs(handed.rows.len(), |at, next| place(at) == place(next));
     if ties.is_empty() {
         return Ok(None);
     }
-    let tied: Vec<BufferedRow> = ties
-        .iter()
-        .flat_map(|tie| &handed.rows[tie.clone()])
-        .copied()
-        .collect();
-    let order = content_order(handed.columns, &tied)?;
     let mut sorted = handed.rows.to_vec();
-    let mut at = 0;
-    for tie in ties {
-        let mut places: Vec<usize> = (at..at + tie.len()).collect();
-        at += tie.len();
-        places.sort_by(|&one, &two| order(one, two));
-        for (row, place) in sorted[tie].iter_mut().zip(places) {
-            *row = tied[place];
+    for column in 0..=handed.columns.width() {
+        let tied = ties.iter().flat_map(|tie| &sorted[tie.clone()]);
+        let tied: Vec<BufferedRow> = tied.copied().collect();
+        let values: ArrayRef = match column.checked_sub(1) {
+            None => Arc::new(
+                tied.iter()
+                    .map(|row| Some(row.mark))
+                    .collect::<UInt32Array>(),
+            ),
+            Some(column) => {
+                let slots: Vec<u32> = tied.iter().map(|row| row.slot).collect();
+                handed.columns.gather_column(&slots, column)?
+            }
+        };
+        let compare = make_comparator(&values, &values, SortOptions::default())
+            .map_err(|error| RowError::new(format!("a column has no order: {error}")))?;
+        let mut first = 0;
+        let mut left = Vec::new();
+        for tie in ties {
+            let mut places: Vec<usize> = (first..first + tie.len()).collect();
+            first += tie.len();
+            places.sort_by(|&one, &two| compare(one, two));
+            for (row, &place) in sorted[tie.clone()].iter_mut().zip(&places) {
+                *row = tied[place];
+            }
+            let equal = runs(tie.len(), |at, next| {
+                compare(places[at], places[next]).is_eq()
+            });
+            left.extend(
+                equal
+                    .into_iter()
+                    .map(|run| tie.start + run.start..tie.start + run.end),
+            );
+        }
+        ties = left;
+        if ties.is_empty() {
+            break;
         }
     }
     Ok(Some(sorted))
 }
 
-/// Compares rows by their input, then by their columns, given their places.
-fn content_order<'r>(
-    columns: &StateTable,
-    rows: &'r [BufferedRow],
-) -> Result<impl Fn(usize, usize) -> Ordering + 'r, RowError> {
-    let slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
-    let columns = columns.gather(&slots)?;
-    let comparator = |column: &ArrayRef| {
-        let comparator = make_comparator(column, column, SortOptions::default());
-        comparator.map_err(|error| RowError::new(format!("a column has no order: {error}")))
-    };
-    let comparators = columns.iter().map(comparator);
-    let comparators: Vec<DynComparator> = comparators.collect::<Result<_, _>>()?;
-    Ok(move |one: usize, two: usize| {
-        let by_columns = || {
-            let mut orders = comparators.iter().map(|compare| compare(one, two));
-            orders
-                .find(|order| order.is_ne())
-                .unwrap_or(Ordering::Equal)
-        };
-        rows[one].mark.cmp(&rows[two].mark).then_with(by_columns)
-    })
+/// The runs of two places or more, each of which goes on as long as `is_same` says so of a
+/// place and the next one.
+fn runs(places: usize, is_same: impl Fn(usize, usize) -> bool) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let mut first = 0;
+    for end in 1..=places {
+        if end < places && is_same(end - 1, end) {
+            continue;
+        }
+        if end - first > 1 {
+            runs.push(first..end);
+        }
+        first = end;
+    }
+    runs
 }
 
 fn pane_of(time_ms: i64) -> i64 {

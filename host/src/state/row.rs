@@ -1,5 +1,5 @@
-//! Writes one row of columns as bytes, and reads it: the form of keys and of states of
-//! variable size in memory, and of all keys and states in checkpoints.
+//! Writes one row of columns as bytes, and reads it: the form of keys, and of states in
+//! checkpoints. States of variable size in memory are [`packed`].
 //!
 //! The format, version 1. Fields follow one another in the schema's order. A
 //! nullable field starts with a byte: 0 and nothing more when the value is
@@ -12,6 +12,9 @@
 //!
 //! Equal values give equal bytes, so rows serve as keys. Floats are equal when
 //! their bits are.
+
+/// Rows in memory.
+mod packed;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! Values of fixed width lie in one vector for each column, so that the states of a
 //! batch's groups are gathered and scattered without checks of types. All fields of
-//! variable size (texts, lists, and records of them) lie together as one encoded
+//! variable size (texts, lists, and records of them) lie together as one packed
 //! [`row`](super::row) for each slot.
 
 use std::collections::HashMap;
@@ -295,11 +295,18 @@ impl StateTable {
     }
 
     pub fn release(&mut self, slot: u32) {
-        self.outgrown.remove(&slot);
+        if self.has_outgrown() {
+            self.outgrown.remove(&slot);
+        }
         if let Some(variable) = &mut self.variable {
             variable.rows.clear(slot);
         }
         self.free.push(slot);
+    }
+
+    /// How many columns states have.
+    pub fn width(&self) -> usize {
+        self.columns.len()
     }
 
     /// The states of these slots, in this order.
@@ -307,7 +314,7 @@ impl StateTable {
         let mut variable = match &self.variable {
             Some(variable) => variable
                 .codec
-                .decode(slots.iter().map(|&slot| variable.rows.get(slot)))?,
+                .unpack(slots.iter().map(|&slot| variable.rows.get(slot)))?,
             None => Vec::new(),
         }
         .into_iter();
@@ -320,6 +327,20 @@ impl StateTable {
                     .ok_or_else(|| RowError::new("a state lacks a column")),
             })
             .collect()
+    }
+
+    /// One column of the states of these slots, in this order.
+    pub fn gather_column(&self, slots: &[u32], column: usize) -> Result<ArrayRef, RowError> {
+        match (&self.columns[column], &self.variable) {
+            (Some(column), _) => column.gather(slots),
+            (None, Some(variable)) => {
+                let before = self.columns[..column].iter();
+                let at = before.filter(|column| column.is_none()).count();
+                let rows = slots.iter().map(|&slot| variable.rows.get(slot));
+                variable.codec.unpack_column(at, rows)
+            }
+            (None, None) => Err(RowError::new("a state lacks a column")),
+        }
     }
 
     /// Writes one state to each slot.
@@ -345,7 +366,7 @@ impl StateTable {
             let encoder = variable.codec.encoder(&rest)?;
             for (row, &slot) in slots.iter().enumerate() {
                 variable.scratch.clear();
-                encoder.encode(row, &mut variable.scratch);
+                encoder.pack(row, &mut variable.scratch);
                 variable.rows.set(slot, &variable.scratch);
             }
         }

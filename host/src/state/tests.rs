@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array,
-    StringArray, StructArray, UInt8Array,
+    ListArray, StringArray, StructArray, UInt8Array,
 };
+use arrow_buffer::OffsetBuffer;
 use arrow_select::take::take;
 use proptest::prelude::*;
 
@@ -150,14 +153,18 @@ fn columns(values: &[Value]) -> Vec<ArrayRef> {
 
 /// Floats are compared by their bits, and all else as it is shown.
 fn shown(columns: &[ArrayRef]) -> String {
-    let floats = columns[3].to_data().buffers()[0]
-        .typed_data::<u64>()
-        .to_vec();
-    let others = columns.iter().enumerate().filter(|(i, _)| *i != 3);
-    format!(
-        "{floats:?} {:?}",
-        others.map(|(_, column)| column).collect::<Vec<_>>()
-    )
+    let shown = |column: &ArrayRef| match column.as_primitive_opt::<Float64Type>() {
+        Some(floats) => format!(
+            "{:?}",
+            floats
+                .values()
+                .iter()
+                .map(|it| it.to_bits())
+                .collect::<Vec<_>>()
+        ),
+        None => format!("{column:?}"),
+    };
+    columns.iter().map(shown).collect()
 }
 
 fn pick(columns: &[ArrayRef], rows: &[u32]) -> Vec<ArrayRef> {
@@ -224,8 +231,80 @@ proptest! {
             model[slot as usize] = row;
         }
         let given = table.gather(&slots).expect("what was put in");
-        prop_assert_eq!(shown(&given), shown(&pick(&values, &model)));
+        let expected = pick(&values, &model);
+        prop_assert_eq!(shown(&given), shown(&expected));
+        for (at, expected) in expected.into_iter().enumerate() {
+            let column = table.gather_column(&slots, at).expect("one of its columns");
+            prop_assert_eq!(shown(&[column]), shown(&[expected]));
+        }
     }
+
+    /// The elements of lists are kept by column, in each other's lists as well.
+    #[test]
+    fn lists_of_records_stay_in_their_slots(
+        states in proptest::collection::vec(proptest::collection::vec(line(), 0..20), 1..10),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 1..20),
+    ) {
+        let (schema, lines) = lines(&states);
+        let mut table = StateTable::new(&schema);
+        let slots: Vec<u32> = states.iter().map(|_| table.allocate()).collect();
+        table.scatter(&slots, &lines).expect("of the table's types");
+        let rows: Vec<u32> = order.iter().map(|at| at.index(states.len()) as u32).collect();
+        let wanted: Vec<u32> = rows.iter().map(|&row| slots[row as usize]).collect();
+        let given = table.gather(&wanted).expect("what was put in");
+        prop_assert_eq!(shown(&given), shown(&pick(&lines, &rows)));
+        // They are kept in another form.
+        let encoded = table.encode(&wanted).expect("they are states");
+        let rows: Vec<&[u8]> = (0..wanted.len()).map(|row| encoded.row(row)).collect();
+        let decoded = table.decode(rows.into_iter()).expect("they were just written");
+        prop_assert_eq!(shown(&table.gather(&decoded).expect("they are there")), shown(&given));
+    }
+}
+
+/// A text, a number that may be missing, and more texts.
+type Line = (String, Option<i64>, Vec<String>);
+
+fn line() -> impl Strategy<Value = Line> {
+    let texts = proptest::collection::vec(any::<String>(), 0..4);
+    (any::<String>(), any::<Option<i64>>(), texts)
+}
+
+/// A column with a list of lines in each row, and its schema.
+fn lines(rows: &[Vec<Line>]) -> (Schema, Vec<ArrayRef>) {
+    let text = Field::new("element", DataType::Utf8, false);
+    let members = [
+        Field::new("text", DataType::Utf8, false),
+        Field::new("number", DataType::Int64, true),
+        Field::new("texts", DataType::List(Arc::new(text.clone())), false),
+    ];
+    let line = Field::new(
+        "element",
+        DataType::Record(Arc::new(members.clone())),
+        false,
+    );
+    let all = || rows.iter().flatten();
+    let texts = StringArray::from_iter_values(all().flat_map(|line| &line.2));
+    let texts = ListArray::new(
+        Arc::new(text.to_arrow()),
+        OffsetBuffer::from_lengths(all().map(|line| line.2.len())),
+        Arc::new(texts),
+        None,
+    );
+    let elements: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(all().map(|line| &line.0))),
+        Arc::new(all().map(|line| line.1).collect::<Int64Array>()),
+        Arc::new(texts),
+    ];
+    let fields = members.iter().map(Field::to_arrow).collect();
+    let elements = StructArray::new(fields, elements, None);
+    let lists = ListArray::new(
+        Arc::new(line.to_arrow()),
+        OffsetBuffer::from_lengths(rows.iter().map(Vec::len)),
+        Arc::new(elements),
+        None,
+    );
+    let field = Field::new("lines", DataType::List(Arc::new(line)), false);
+    (Schema::new(vec![field]), vec![Arc::new(lists)])
 }
 
 /// Every version must read what a release has written.
