@@ -142,6 +142,7 @@ pub use recommend::{
 pub use record::{Element, Field, Owned, Record, Symbol};
 pub use reject::Reject;
 pub use sluicebox_sdk_derive::{Parameters, Ports, Record, Symbol, operator};
+pub use text::short::Text;
 pub use time::{Timestamp, Window};
 pub use transform::Answer;
 
@@ -150,7 +151,7 @@ pub mod prelude {
     pub use crate::{
         Aggregate, Answered, Ask, Asking, Candidate, Context, Decimal, Event, Group, Lesson,
         Lookup, Parameters, Ports, Process, Question, Recommender, Record, Reject, Retract, Symbol,
-        TakeBack, Timer, Timestamp, Window, decayed, export, log, operator, reject,
+        TakeBack, Text, Timer, Timestamp, Window, decayed, export, log, operator, reject,
     };
 }
 

@@ -15,7 +15,7 @@ pub mod stages;
 #[cfg(test)]
 mod tests;
 
-use crate::{Field, Owned, Parameters, Record, Reject, Timestamp};
+use crate::{Field, Owned, Parameters, Record, Reject, Text, Timestamp};
 pub use decay::decayed;
 
 /// Recommends items to users, of what they have done before.
@@ -62,7 +62,7 @@ pub use decay::decayed;
 /// /// The last thing that a user has bought.
 /// #[derive(Record, Clone, Default)]
 /// struct Last {
-///     item: Option<String>,
+///     item: Option<Text>,
 /// }
 ///
 /// /// What users have bought after an item.
@@ -73,13 +73,13 @@ pub use decay::decayed;
 ///
 /// #[derive(Record, Clone)]
 /// struct Follower {
-///     item: String,
+///     item: Text,
 ///     times: u32,
 /// }
 ///
 /// #[derive(Record, Clone)]
 /// struct Followed {
-///     by: String,
+///     by: Text,
 /// }
 ///
 /// #[derive(Record, Clone)]
@@ -89,7 +89,7 @@ pub use decay::decayed;
 ///
 /// #[derive(Record, Debug, PartialEq)]
 /// struct Next {
-///     items: Vec<String>,
+///     items: Vec<Text>,
 /// }
 ///
 /// /// What others have bought next.
@@ -115,8 +115,8 @@ pub use decay::decayed;
 ///         _purchase: &Purchase,
 ///         event: &Event<'_>,
 ///     ) -> Result<Vec<Lesson<Followed>>, Reject> {
-///         let before = profile.item.replace(event.item.to_owned());
-///         let by = event.item.to_owned();
+///         let before = profile.item.replace(event.item.into());
+///         let by = event.item.into();
 ///         Ok(before.map(|item| Lesson { item, pair: Followed { by } }).into_iter().collect())
 ///     }
 ///
@@ -265,7 +265,7 @@ pub struct Asking<'a> {
 pub struct Lesson<P> {
     /// The item whose model learns. It need not be one that users interact with: the model
     /// of `""`, say, may learn of all that happens.
-    pub item: String,
+    pub item: Text,
     /// What it learns.
     pub pair: P,
 }
@@ -283,7 +283,7 @@ pub struct Question<Q> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     /// The item.
-    pub item: String,
+    pub item: Text,
     /// Passed on to [`Recommender::rank`].
     pub weight: f64,
 }
@@ -292,7 +292,7 @@ pub struct Ask {
 #[derive(Record, Clone, Debug, PartialEq)]
 pub struct Answered {
     /// The item that was asked.
-    pub item: String,
+    pub item: Text,
     /// Its weight in the question.
     pub weight: f64,
     /// What goes with it.
@@ -303,7 +303,7 @@ pub struct Answered {
 #[derive(Record, Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// The item.
-    pub item: String,
+    pub item: Text,
     /// How well it goes with the other.
     pub score: f64,
 }

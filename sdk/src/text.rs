@@ -4,6 +4,9 @@
 //! a loop over bytes; for texts as short as ids and names both are slower than
 //! a few loads.
 
+/// Texts that are usually short.
+pub mod short;
+
 /// Copies `len` bytes, with a few loads and stores if `len` is small.
 ///
 /// # Safety

@@ -96,7 +96,7 @@ impl Items {
                 popularity: decayed(other.popularity, elapsed_ms, self.half_life_ms),
             });
             let of_other = Neighbour {
-                item: event.item.to_owned(),
+                item: event.item.into(),
                 weight,
                 popularity: event.popularity,
             };
@@ -110,7 +110,7 @@ impl Items {
             weight *= self.learning_decay;
         }
         lessons.push(Lesson {
-            item: event.item.to_owned(),
+            item: event.item.into(),
             pair: Pair {
                 popularity: Some(event.popularity),
                 together: of_item,
@@ -121,26 +121,26 @@ impl Items {
 
     /// What the items of a session learn of a new one.
     fn in_session(&self, profile: &Profile, event: &Event<'_>, lessons: &mut Vec<Lesson<Pair>>) {
-        let session = |items: Vec<String>| Pair {
+        let session = |items: Vec<Text>| Pair {
             session: Some(Session {
-                user: event.user.to_owned(),
+                user: event.user.into(),
                 began: profile.session,
                 items,
             }),
             ..Pair::default()
         };
-        let mut items = vec![event.item.to_owned()];
+        let mut items = vec![Text::from(event.item)];
         let others = profile.others(event.item);
         for other in others.take_while(|other| other.time >= profile.session) {
             lessons.push(Lesson {
                 item: other.item.clone(),
-                pair: session(vec![other.item.clone(), event.item.to_owned()]),
+                pair: session(vec![other.item.clone(), event.item.into()]),
             });
             items.push(other.item.clone());
         }
         items.reverse();
         lessons.push(Lesson {
-            item: event.item.to_owned(),
+            item: event.item.into(),
             pair: session(items),
         });
     }
@@ -179,7 +179,7 @@ impl Recommender for Items {
         }
         let popular = Pair {
             popular: vec![Neighbour {
-                item: event.item.to_owned(),
+                item: event.item.into(),
                 weight: event.popularity,
                 popularity: event.popularity,
             }],
@@ -192,7 +192,7 @@ impl Recommender for Items {
             });
         }
         let recent = Recent {
-            item: event.item.to_owned(),
+            item: event.item.into(),
             time: event.time,
             popularity: event.popularity,
         };
@@ -238,7 +238,7 @@ impl Recommender for Items {
         };
         if let Some(item) = request.item {
             asks.push(Ask {
-                item: item.to_owned(),
+                item: item.into(),
                 weight: 1.0,
             });
         } else {
@@ -262,7 +262,7 @@ impl Recommender for Items {
             true => Vec::new(),
             false => profile.seen.clone(),
         };
-        excluded.extend(request.item.map(str::to_owned));
+        excluded.extend(request.item.map(Text::from));
         Question {
             asks,
             query: Query {
@@ -304,9 +304,9 @@ impl Recommender for Items {
 }
 
 /// The models with the lists of popular items: that of the category first.
-fn popular_lists(category: Option<&str>) -> Vec<String> {
-    let of_category = category.map(|category| format!("{POPULAR}{category}"));
-    let mut lists: Vec<String> = of_category.into_iter().collect();
-    lists.push(POPULAR.to_owned());
+fn popular_lists(category: Option<&str>) -> Vec<Text> {
+    let of_category = category.map(|category| format!("{POPULAR}{category}").into());
+    let mut lists: Vec<Text> = of_category.into_iter().collect();
+    lists.push(POPULAR.into());
     lists
 }

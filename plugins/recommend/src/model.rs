@@ -45,7 +45,7 @@ impl Damping {
 /// An item that goes with another.
 #[derive(Record, Clone, Debug, PartialEq)]
 pub struct Neighbour {
-    pub item: String,
+    pub item: Text,
     /// How often both came together, decayed.
     pub weight: f64,
     /// How popular it is, as far as the model knows.
@@ -55,9 +55,9 @@ pub struct Neighbour {
 /// A part of a user's session.
 #[derive(Record, Clone, Debug, PartialEq)]
 pub struct Session {
-    pub user: String,
+    pub user: Text,
     pub began: Timestamp,
-    pub items: Vec<String>,
+    pub items: Vec<Text>,
 }
 
 /// What a model learns. Only what the algorithm needs is there.
@@ -178,7 +178,7 @@ impl Model {
             }
         }
         let candidates = scores.into_iter().map(|(item, score)| Candidate {
-            item: item.to_owned(),
+            item: item.into(),
             score,
         });
         candidates.collect()

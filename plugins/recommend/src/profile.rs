@@ -6,7 +6,7 @@ pub struct Profile {
     /// The latest items, oldest first.
     pub recent: Vec<Recent>,
     /// Items that are not recommended again, oldest first.
-    pub seen: Vec<String>,
+    pub seen: Vec<Text>,
     /// When the session began.
     pub session: Timestamp,
     /// When something happened last.
@@ -16,7 +16,7 @@ pub struct Profile {
 /// An item that a user interacted with.
 #[derive(Record, Clone, Debug, PartialEq)]
 pub struct Recent {
-    pub item: String,
+    pub item: Text,
     pub time: Timestamp,
     /// How popular it was then.
     pub popularity: f64,

@@ -1,6 +1,7 @@
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
 use sluicebox_sdk::prelude::*;
 
 use crate::event::{Reason, Recommendations, Recommended};
@@ -11,7 +12,7 @@ pub struct Query {
     pub request: Option<String>,
     pub item: Option<String>,
     /// Items that are not recommended.
-    pub excluded: Vec<String>,
+    pub excluded: Vec<Text>,
 }
 
 /// The model that has the items which are popular altogether; that of a category has its
@@ -21,11 +22,13 @@ pub const POPULAR: &str = "popular:";
 /// How many items are named as the reason for one.
 const SINCE_MAX: usize = 3;
 
-/// A candidate, and what it is one for.
-struct Scored<'a> {
+/// An item that may be recommended.
+struct Best<'a> {
+    item: &'a Text,
     score: f64,
-    /// How much each item contributes.
-    since: Vec<(&'a str, f64)>,
+    reason: Reason,
+    /// The items that contribute most to it.
+    since: Vec<&'a Text>,
 }
 
 /// The best candidates that the user's items have answered, then popular items.
@@ -35,13 +38,16 @@ pub fn rank(
     asking: &Asking<'_>,
     count: usize,
 ) -> Recommendations {
-    let mut excluded: HashSet<&str> = query.excluded.iter().map(String::as_str).collect();
+    let mut excluded: Vec<&Text> = query.excluded.iter().collect();
     let (popular, related): (Vec<&Answered>, Vec<&Answered>) = answered
         .iter()
         .partition(|answered| answered.item.starts_with(POPULAR));
     let mut recommended = best(&related, &excluded, count, Reason::Related);
     for list in popular {
-        excluded.extend(answered_items(&recommended, answered));
+        if recommended.len() == count {
+            break;
+        }
+        excluded.extend(recommended.iter().map(|best| best.item));
         let reason = match list.item.len() == POPULAR.len() {
             true => Reason::Popular,
             false => Reason::PopularInCategory,
@@ -49,73 +55,86 @@ pub fn rank(
         let more = best(&[list], &excluded, count - recommended.len(), reason);
         recommended.extend(more);
     }
+    let recommended = recommended.into_iter().map(|best| Recommended {
+        item: best.item.as_str().to_owned(),
+        score: best.score,
+        reason: best.reason,
+        since: best.since.iter().map(|it| it.as_str().to_owned()).collect(),
+    });
     Recommendations {
         user: asking.user.to_owned(),
         time: asking.time,
         request: query.request,
         item: query.item,
-        recommended,
+        recommended: recommended.collect(),
     }
 }
 
-/// The names of recommended items, as the candidates have them.
-fn answered_items<'a>(
-    recommended: &[Recommended],
-    answered: &'a [Answered],
-) -> impl Iterator<Item = &'a str> {
-    let names: HashSet<String> = recommended.iter().map(|it| it.item.clone()).collect();
-    let candidates = answered.iter().flat_map(|it| &it.candidates);
-    let items = candidates.map(|candidate| candidate.item.as_str());
-    items.filter(move |item| names.contains(*item))
-}
+/// The place of candidates that are not recommended.
+const EXCLUDED: usize = usize::MAX;
 
-fn best(
-    answered: &[&Answered],
-    excluded: &HashSet<&str>,
+fn best<'a>(
+    answered: &[&'a Answered],
+    excluded: &[&'a Text],
     count: usize,
     reason: Reason,
-) -> Vec<Recommended> {
-    let mut scored: BTreeMap<&str, Scored<'_>> = BTreeMap::new();
+) -> Vec<Best<'a>> {
+    let candidates: usize = answered.iter().map(|it| it.candidates.len()).sum();
+    let mut places: HashMap<&Text, usize, FixedState> = HashMap::default();
+    places.reserve(excluded.len() + candidates);
+    places.extend(excluded.iter().map(|item| (*item, EXCLUDED)));
+    let mut scored: Vec<(&Text, f64)> = Vec::new();
+    // How much an item contributes to which of them.
+    let mut parts: Vec<(usize, &Text, f64)> = Vec::with_capacity(candidates);
     for answer in answered {
         for candidate in &answer.candidates {
-            if excluded.contains(candidate.item.as_str()) {
-                continue;
-            }
-            let scored = scored.entry(&candidate.item).or_insert(Scored {
-                score: 0.0,
-                since: Vec::new(),
+            let place = *places.entry(&candidate.item).or_insert_with(|| {
+                scored.push((&candidate.item, 0.0));
+                scored.len() - 1
             });
-            let score = answer.weight * candidate.score;
-            scored.score += score;
-            scored.since.push((&answer.item, score));
+            if place != EXCLUDED {
+                let score = answer.weight * candidate.score;
+                scored[place].1 += score;
+                parts.push((place, &answer.item, score));
+            }
         }
     }
-    let mut scored: Vec<(&str, Scored<'_>)> = scored.into_iter().collect();
-    let by_score = |one: &(&str, Scored<'_>), two: &(&str, Scored<'_>)| {
-        descending(one.1.score, two.1.score).then_with(|| one.0.cmp(two.0))
+    let mut order: Vec<usize> = (0..scored.len()).collect();
+    let by_score = |one: &usize, two: &usize| {
+        let (one, two) = (scored[*one], scored[*two]);
+        descending(one.1, two.1).then_with(|| one.0.cmp(two.0))
     };
-    if count < scored.len() {
-        scored.select_nth_unstable_by(count, by_score);
-        scored.truncate(count);
+    if count < order.len() {
+        order.select_nth_unstable_by(count, by_score);
+        order.truncate(count);
     }
-    scored.sort_unstable_by(by_score);
-    let recommended = scored.into_iter().map(|(item, mut scored)| {
-        scored
-            .since
-            .sort_by(|one, two| descending(one.1, two.1).then_with(|| one.0.cmp(two.0)));
-        let since = scored.since.iter().take(SINCE_MAX);
-        let since = since.map(|(item, _)| (*item).to_owned());
-        Recommended {
-            item: item.to_owned(),
-            score: scored.score,
+    order.sort_unstable_by(by_score);
+    let mut since: Vec<Vec<(&Text, f64)>> = vec![Vec::new(); order.len()];
+    if reason == Reason::Related {
+        let mut ranks = vec![None; scored.len()];
+        for (rank, &place) in order.iter().enumerate() {
+            ranks[place] = Some(rank);
+        }
+        for (place, item, score) in parts {
+            if let Some(rank) = ranks[place] {
+                since[rank].push((item, score));
+            }
+        }
+    }
+    let best = order.iter().zip(since).map(|(&place, mut since)| {
+        since.sort_by(|one, two| descending(one.1, two.1).then_with(|| one.0.cmp(two.0)));
+        Best {
+            item: scored[place].0,
+            score: scored[place].1,
             reason,
-            since: match reason {
-                Reason::Related => since.collect(),
-                Reason::Popular | Reason::PopularInCategory => Vec::new(),
-            },
+            since: since
+                .iter()
+                .take(SINCE_MAX)
+                .map(|(item, _)| *item)
+                .collect(),
         }
     });
-    recommended.collect()
+    best.collect()
 }
 
 fn descending(one: f64, two: f64) -> Ordering {

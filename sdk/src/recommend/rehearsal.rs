@@ -107,7 +107,7 @@ impl<P: Recommender> Rehearsal<P> {
         let profile = self.profiles.get(user).unwrap_or(&unknown);
         let Question { asks, query } = self.recommender.ask(profile, &request, &asking);
         let answered = asks.into_iter().map(|ask| {
-            let model = self.models.get(&ask.item);
+            let model = self.models.get(ask.item.as_str());
             Answered {
                 candidates: model
                     .map_or(Vec::new(), |model| self.recommender.candidates(model, time)),
@@ -145,7 +145,7 @@ impl<P: Recommender> Rehearsal<P> {
             .interact(&mut profile, interaction, event)?;
         self.profiles.insert(event.user.to_owned(), profile);
         for Lesson { item, pair } in lessons {
-            let model = self.models.entry(item).or_default();
+            let model = self.models.entry(item.into()).or_default();
             self.recommender.learn(model, pair, event.time);
         }
         Ok(())

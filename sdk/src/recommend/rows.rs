@@ -6,7 +6,7 @@
 use super::{Answered, Recommender};
 use crate::ports::two::PortNames;
 use crate::record::{And, Named, field_names};
-use crate::{Record, Timestamp};
+use crate::{Record, Text, Timestamp};
 
 /// The key of stages by user, and what tells it to the next one.
 #[derive(Record)]
@@ -70,8 +70,8 @@ pub type ToModel<P> = And<Address, Named<OfPair, Option<<P as Recommender>::Pair
 
 #[derive(Record)]
 pub struct Address {
-    pub item: String,
-    pub user: String,
+    pub item: Text,
+    pub user: Text,
     /// The number of the user's row that this comes from.
     pub row: u64,
     /// The number of this one of all that come from it, from 1.
@@ -89,7 +89,7 @@ pub type ToAnswer<P> = And<
 
 #[derive(Record)]
 pub struct Part {
-    pub user: String,
+    pub user: Text,
     /// The number of the user's row that asks.
     pub row: u64,
     /// 0 for the request; answers have the number of what asked for them.

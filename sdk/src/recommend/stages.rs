@@ -20,7 +20,7 @@ use crate::ports::two::{OneOf, Two};
 use crate::process::stages::{stage, stages};
 use crate::process::{Context, Process, Timer};
 use crate::record::{And, Named};
-use crate::{Reject, Timestamp};
+use crate::{Reject, Text, Timestamp};
 
 /// The operators that a recommender is described as: itself, and its stages.
 #[doc(hidden)]
@@ -244,10 +244,11 @@ fn put<P: Recommender>(
     mut emit: impl FnMut(ToNext<P>),
 ) {
     let mut parts = 1..;
-    let mut to_model = |item: String, ask: Option<f64>, pair: Option<P::Pair>| {
+    let of_user = Text::from(user);
+    let mut to_model = |item: Text, ask: Option<f64>, pair: Option<P::Pair>| {
         let address = Address {
             item,
-            user: user.to_owned(),
+            user: of_user.clone(),
             row,
             part: parts.next().unwrap_or(u32::MAX),
             asks: ask.is_some(),
@@ -258,7 +259,7 @@ fn put<P: Recommender>(
     let mut lessons: Vec<Option<Lesson<P::Pair>>> = lessons.into_iter().map(Some).collect();
     if let Some(Question { asks, query }) = question {
         let request = Part {
-            user: user.to_owned(),
+            user: user.into(),
             row,
             part: 0,
             answers: asks.len() as u32,

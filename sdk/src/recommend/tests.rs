@@ -17,17 +17,17 @@ struct Wish {
 
 #[derive(Record, Clone, Default)]
 struct Viewed {
-    items: Vec<String>,
+    items: Vec<Text>,
 }
 
 #[derive(Record, Clone, Default)]
 struct After {
-    items: Vec<String>,
+    items: Vec<Text>,
 }
 
 #[derive(Record, Clone)]
 struct Then {
-    item: String,
+    item: Text,
 }
 
 #[derive(Record, Clone)]
@@ -38,8 +38,8 @@ struct Wanted {
 #[derive(Record, Debug, PartialEq)]
 struct Shown {
     user: String,
-    asked: Vec<String>,
-    items: Vec<String>,
+    asked: Vec<Text>,
+    items: Vec<Text>,
 }
 
 /// What was viewed after what a user has viewed.
@@ -64,14 +64,14 @@ impl Recommender for ViewedNext {
         if view.seconds == 0 {
             reject!("nobody looked");
         }
-        let lesson = |item: &String| Lesson {
+        let lesson = |item: &Text| Lesson {
             item: item.clone(),
             pair: Then {
-                item: event.item.to_owned(),
+                item: event.item.into(),
             },
         };
         let lessons = profile.items.iter().map(lesson).collect();
-        profile.items.push(event.item.to_owned());
+        profile.items.push(event.item.into());
         Ok(lessons)
     }
 
@@ -80,7 +80,7 @@ impl Recommender for ViewedNext {
     }
 
     fn ask(&self, profile: &Viewed, wish: &Wish, _asking: &Asking<'_>) -> Question<Wanted> {
-        let ask = |item: &String| Ask {
+        let ask = |item: &Text| Ask {
             item: item.clone(),
             weight: 1.0,
         };
@@ -95,7 +95,7 @@ impl Recommender for ViewedNext {
     }
 
     fn candidates(&self, model: &After, _time: Timestamp) -> Vec<Candidate> {
-        let candidate = |item: &String| Candidate {
+        let candidate = |item: &Text| Candidate {
             item: item.clone(),
             score: 1.0,
         };

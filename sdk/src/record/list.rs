@@ -228,7 +228,7 @@ elements!(
     bool,
     crate::Timestamp
 );
-elements!(&'a str, String, &'a [u8], Vec<u8>);
+elements!(&'a str, String, crate::Text, &'a [u8], Vec<u8>);
 
 impl<'a, T: Element<'a>> Element<'a> for Vec<T> {}
 impl<'a, T: Field<'a>> Element<'a> for Option<T> {}

@@ -10,7 +10,8 @@ use crate::bindings::sluicebox::plugin::schemas;
 ///
 /// Derive it; the trait's methods are for generated code.
 ///
-/// A field may be any integer or float, `bool`, `&'a str` or `String`,
+/// A field may be any integer or float, `bool`, `&'a str`, `String` or
+/// [`Text`](crate::Text) (usually short),
 /// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp),
 /// [`Decimal`](crate::Decimal), an enum
 /// with `#[derive(Symbol)]`, another record, an `Option` of these (may be
@@ -92,8 +93,8 @@ pub trait Record<'a>: Sized {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a field of a record",
     label = "not a type that columns have",
-    note = "fields are integers up to 64 bits, floats, `bool`, `&'a str`, `String`, `&'a [u8]`, \
-            `Vec<u8>`, `Timestamp`, `Decimal`, enums with `#[derive(Symbol)]`, structs with \
+    note = "fields are integers up to 64 bits, floats, `bool`, `&'a str`, `String`, `Text`, \
+            `&'a [u8]`, `Vec<u8>`, `Timestamp`, `Decimal`, enums with `#[derive(Symbol)]`, structs with \
             `#[derive(Record)]`, and `Option`, `Vec`, `BTreeSet` or `BTreeMap` of these"
 )]
 pub trait Field<'a>: Sized {

@@ -367,6 +367,7 @@ macro_rules! owned {
 
 owned! {
     String, Utf8, |bytes| utf8(bytes).to_owned();
+    text::short::Text, Utf8, |bytes| text::short::Text::from(utf8(bytes));
     Vec<u8>, Bytes, <[u8]>::to_vec;
 }
 
