@@ -144,7 +144,8 @@ pub enum Case {
     AsOfJoin,
     /// Bills of orders by the prices of their items.
     Lookup,
-    /// Each row asks, of 20 items of its user with 50 neighbours each, for the ten best.
+    /// Each row asks, of up to 20 items of its user with up to 50 neighbours each, for the
+    /// ten best.
     Recommend,
 }
 
