@@ -43,8 +43,16 @@ pub struct Manifest {
     /// Which of the dead letters belong to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<LettersManifest>,
+    /// How many bytes of files the storage's last merge of all of them has left; 0 before
+    /// the first.
+    #[serde(default, skip_serializing_if = "is_none_left")]
+    pub left_bytes: u64,
     /// Set by the storage.
     pub files: Vec<FileManifest>,
+}
+
+fn is_none_left(left_bytes: &u64) -> bool {
+    *left_bytes == 0
 }
 
 /// How a checkpoint's dead letters are told from later ones.

@@ -107,6 +107,7 @@ fn fixture() -> Manifest {
         ],
         dead_letter_bytes: Some(0),
         dead_letters: None,
+        left_bytes: 0,
         files: vec![FileManifest {
             name: "000012.sst".into(),
             bytes: 1_048_576,
@@ -217,6 +218,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
         any::<(
             Option<u64>,
             Option<(i64, Option<String>, Vec<(String, u64, Option<String>)>)>,
+            u64,
         )>(),
     );
     let nodes = prop::collection::vec(nodes(), 0..4);
@@ -248,6 +250,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                     })
                     .collect(),
             }),
+            left_bytes: rest.1.2,
             files: files.into_iter().map(file).collect(),
         }
     })

@@ -190,7 +190,7 @@ impl FolderStorage {
 
     fn begin(&self, writer: &mut Writer) -> Result<Arc<RowDatabase>, StorageError> {
         let folder = self.new_folder(writer)?;
-        let rows = RowDatabase::open(folder.clone(), &self.memory)?;
+        let rows = RowDatabase::open(folder.clone(), &self.memory, 0)?;
         let linked = LinkedFiles::beside(&folder)?;
         rows.snapshot(&linked.base)?;
         writer.known.clear();
@@ -281,7 +281,9 @@ impl Storage for FolderStorage {
             rows::lay_out(&checkpoint, names.clone(), &folder)?;
             // Before the database is opened, which changes some of its files.
             rows::lay_out(&checkpoint, names, &linked.base)?;
-            Ok((RowDatabase::open(folder.clone(), &self.memory)?, linked))
+            let left_bytes = manifest.left_bytes;
+            let rows = RowDatabase::open(folder.clone(), &self.memory, left_bytes)?;
+            Ok((rows, linked))
         };
         let (rows, linked) = match open() {
             Ok(opened) => opened,
@@ -334,6 +336,10 @@ impl Storage for FolderStorage {
             draft.link_all(&linked.base)?;
             linked.journal.link_to(&draft.folder)?;
         }
+        let manifest = Manifest {
+            left_bytes: rows.left_bytes(),
+            ..manifest
+        };
         draft.finish(manifest, known)
     }
 

@@ -5,12 +5,15 @@
 //! sorted files, each key once, and RocksDB ingests all these files atomically.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle,
-    DBCompressionType, IngestExternalFileOptions, LogLevel, Options, ReadOptions, SstFileWriter,
+    BlockBasedIndexType, BlockBasedOptions, BottommostLevelCompaction, Cache,
+    ColumnFamilyDescriptor, CompactOptions, DB, DBCompactionStyle, DBCompressionType,
+    IngestExternalFileOptions, LogLevel, Options, ReadOptions, SstFileWriter,
     UniversalCompactOptions, WriteBufferManager,
 };
 
@@ -29,7 +32,9 @@ const FILES_OPEN_MAX: i32 = 512;
 const BACKGROUND_JOBS: i32 = 2;
 /// How many sorted runs there are when RocksDB merges them.
 const RUNS_MAX: i32 = 8;
-/// How many there are when writers wait for the merging.
+/// How many files there may be beyond twice those that the rows need, before all are merged.
+const FILES_SPARE: u64 = 128;
+/// How many runs there are when writers wait for the merging.
 const RUNS_BEHIND: u64 = 4 * RUNS_MAX as u64;
 /// Bits for each key in the filters: of a hundred lookups of missing keys, one
 /// reads a block.
@@ -48,9 +53,17 @@ pub struct Memory {
 
 /// The database of the current rows. Dropping it removes its folder.
 pub struct RowDatabase {
-    db: DB,
+    db: Arc<DB>,
     folder: PathBuf,
     options: Options,
+    whole: Mutex<WholeMerges>,
+}
+
+/// Merges of all files into one run.
+struct WholeMerges {
+    /// How many bytes of files the last one has left.
+    left_bytes: u64,
+    running: Option<JoinHandle<u64>>,
 }
 
 impl Memory {
@@ -71,16 +84,25 @@ impl Memory {
 }
 
 impl RowDatabase {
-    /// Opens the database in `folder`, or makes an empty one.
-    pub fn open(folder: PathBuf, memory: &Memory) -> Result<RowDatabase, StorageError> {
+    /// Opens the database in `folder`, or makes an empty one. The last merge of all its
+    /// files has left so many bytes.
+    pub fn open(
+        folder: PathBuf,
+        memory: &Memory,
+        left_bytes: u64,
+    ) -> Result<RowDatabase, StorageError> {
         let options = options(memory);
         let family = ColumnFamilyDescriptor::new(FAMILY, options.clone());
         let db = DB::open_cf_descriptors(&options, &folder, [family])
             .map_err(|cause| rocks("open the state in", &folder, &cause))?;
         Ok(RowDatabase {
-            db,
+            db: Arc::new(db),
             folder,
             options,
+            whole: Mutex::new(WholeMerges {
+                left_bytes,
+                running: None,
+            }),
         })
     }
 
@@ -103,7 +125,45 @@ impl RowDatabase {
         ingest.set_snapshot_consistency(false);
         self.db
             .ingest_external_file_opts(&ingest, files.paths.clone())
-            .map_err(|cause| rocks("write state in", &self.folder, &cause))
+            .map_err(|cause| rocks("write state in", &self.folder, &cause))?;
+        self.merge_whole_if_due();
+        Ok(())
+    }
+
+    /// Merges all files, beside the pipeline, when there is twice as much as was left the
+    /// last time.
+    ///
+    /// RocksDB would not: it merges runs that are large beside the last one, which it takes
+    /// for live. But where keys grow with time, as those of windows do, files are ingested
+    /// into the last run at once, and stay there when all their rows are deleted.
+    fn merge_whole_if_due(&self) {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.end();
+        let (files, bytes) = size(&self.db);
+        let is_due = bytes > 2 * whole.left_bytes + FILE_BYTES
+            || files > FILES_SPARE + 2 * (bytes / FILE_BYTES);
+        if !is_due || whole.running.is_some() {
+            return;
+        }
+        let db = self.db.clone();
+        let merge = move || {
+            let mut options = CompactOptions::default();
+            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            // RocksDB merges what is written meanwhile.
+            options.set_exclusive_manual_compaction(false);
+            db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+            size(&db).1
+        };
+        let thread = thread::Builder::new().name("merge".to_owned()).spawn(merge);
+        // Without a thread now, there may be one the next time.
+        whole.running = thread.ok();
+    }
+
+    /// How many bytes of files the last merge of all has left.
+    pub fn left_bytes(&self) -> u64 {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.end();
+        whole.left_bytes
     }
 
     /// Every run slows readers down, so writers wait while merging is far behind.
@@ -116,7 +176,7 @@ impl RowDatabase {
             runs >= RUNS_BEHIND && merging > 0 && !has_failed
         };
         while is_behind() {
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -172,9 +232,32 @@ impl RowDatabase {
     }
 }
 
+/// The number of files, and their bytes.
+fn size(db: &DB) -> (u64, u64) {
+    // If it cannot tell, there is nothing to be merged.
+    let files = db.live_files().unwrap_or_default();
+    let bytes = files.iter().map(|file| file.size as u64).sum();
+    (files.len() as u64, bytes)
+}
+
+impl WholeMerges {
+    /// Notes what one has left that has ended.
+    fn end(&mut self) {
+        let ended = self.running.take_if(|thread| thread.is_finished());
+        if let Some(Ok(left_bytes)) = ended.map(JoinHandle::join) {
+            self.left_bytes = left_bytes;
+        }
+    }
+}
+
 impl Drop for RowDatabase {
     fn drop(&mut self) {
         self.db.cancel_all_background_work(true);
+        let whole = self.whole.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = whole.running.take() {
+            // It has the database open.
+            let _ = thread.join();
+        }
         // If this fails, opening the data folder removes it. The database closes its
         // files after this.
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -200,6 +283,10 @@ impl IngestFiles<'_> {
         let writing = |cause| rocks("write state to", &path, &cause);
         let mut writer = SstFileWriter::create(&self.rows.options);
         writer.open(&path).map_err(writing)?;
+        // RocksDB keeps files of one range alone out of its merges, to delete whole files by
+        // them; but it does not do so where all runs have such a file: then it merges nothing
+        // any more, and writers wait for ever. So none is alone.
+        writer.delete(ranges[0].0).map_err(writing)?;
         for (from, to) in ranges {
             writer.delete_range(from, to).map_err(writing)?;
         }

@@ -252,3 +252,85 @@ fn held_files_outlive_their_checkpoint() {
     drop(held);
     assert!(!place.exists());
 }
+
+/// As windows do: each checkpoint has rows behind all others, and deletes what it had twelve
+/// checkpoints ago.
+fn write_in_order_of_time(storage: &FolderStorage, ids: std::ops::Range<u64>, value: &[u8]) {
+    for id in ids {
+        let mut changes = Changes::default();
+        for row in 0..4_u64 {
+            changes.put(
+                |bytes| bytes.extend([id.to_be_bytes(), row.to_be_bytes()].concat()),
+                |bytes| bytes.extend(value),
+            );
+        }
+        let end = id.saturating_sub(12);
+        changes.delete_range(vec![0; 8], end.to_be_bytes().to_vec());
+        storage
+            .write(manifest(id), vec![changes])
+            .expect("a checkpoint");
+        if let Some(old) = id.checked_sub(2).filter(|id| *id > 0) {
+            storage.delete(old).expect("it is there");
+        }
+        // What is read goes into the database first.
+        let kept = storage.get_many(&[&[end.to_be_bytes(), [0; 8]].concat()]);
+        assert_eq!(kept.expect("it reads")[0].is_some(), end > 0);
+    }
+}
+
+/// The number and the bytes of files of the current rows.
+fn files_of_rows(folder: &tempfile::TempDir) -> (usize, u64) {
+    let live = fs::read_dir(folder.path().join("live")).expect("it is there");
+    let databases = live.filter_map(|found| Some(found.ok()?.path()));
+    let databases = databases.filter(|path| path.is_dir() && path.extension().is_none());
+    let files = databases.flat_map(|path| fs::read_dir(path).expect("it is there"));
+    let files = files.filter_map(|found| Some(found.ok()?.path()));
+    let files: Vec<u64> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .filter_map(|path| Some(path.metadata().ok()?.len()))
+        .collect();
+    (files.len(), files.iter().sum())
+}
+
+#[test]
+fn the_files_of_deleted_rows_go() {
+    let folder = folder();
+    let mut storage = open(&folder);
+    let mut most = 0;
+    for part in 0..3 {
+        let first = 1 + 110 * part;
+        write_in_order_of_time(&storage, first..first + 110, b"small");
+        most = most.max(files_of_rows(&folder).0);
+        // Also where it is restored again and again.
+        drop(storage);
+        storage = open(&folder);
+        storage.restore(first + 109).expect("it is there");
+    }
+    assert!(most < 220, "{most} files of 48 rows");
+    let expected: Vec<u64> = (318..=330).flat_map(|id| [id; 4]).collect();
+    let mut found = Vec::new();
+    let scanned = storage.scan(&[0; 8], &[0xff; 8], &mut |key, _| {
+        found.push(u64::from_be_bytes(key[..8].try_into().expect("eight")));
+        true
+    });
+    scanned.expect("it reads");
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_bytes_of_deleted_rows_go() {
+    let folder = folder();
+    let storage = open(&folder);
+    // It cannot be compressed.
+    let value: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+        .take(1 << 20)
+        .collect();
+    let mut most = 0;
+    for part in 0..20 {
+        let first = 1 + 10 * part;
+        write_in_order_of_time(&storage, first..first + 10, &value);
+        most = most.max(files_of_rows(&folder).1);
+    }
+    // 48 MiB of rows, and 800 MiB that were written.
+    assert!(most < 400 << 20, "{} MiB", most >> 20);
+}
