@@ -12,8 +12,8 @@ packages=(
 )
 # Only tests need these: Maven fetches a Kafka broker, which runs on Java; kcat and
 # DuckDB, which Python installs, read independently what Sluicebox writes; Chromium shows
-# the live page; a PostgreSQL server takes rows.
-test_packages=(default-jre-headless maven kcat python3-venv chromium postgresql)
+# the live page; servers of PostgreSQL and Redis take rows.
+test_packages=(default-jre-headless maven kcat python3-venv chromium postgresql redis-server)
 duckdb=1.5.6
 target=wasm32-wasip2
 

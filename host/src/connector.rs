@@ -22,6 +22,8 @@ pub mod kafka;
 pub mod memory;
 /// Writes PostgreSQL's tables.
 pub mod postgres;
+/// Writes Redis' keys, streams and channels.
+pub mod redis;
 /// Reads rows of dead letters again.
 pub mod replay;
 /// All connectors that a pipeline's file can name.

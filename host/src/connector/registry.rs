@@ -1,6 +1,6 @@
 //! Lists all connectors that a pipeline's file can name.
 
-use super::{blackhole, console, file, generator, kafka, postgres, tcp};
+use super::{blackhole, console, file, generator, kafka, postgres, redis, tcp};
 use crate::sink::SinkKind;
 use crate::source::SourceKind;
 
@@ -25,5 +25,6 @@ pub const CONNECTORS: Registry = Registry {
         blackhole::KIND,
         kafka::sink::KIND,
         postgres::sink::KIND,
+        redis::sink::KIND,
     ],
 };

@@ -112,6 +112,13 @@ database = "a"
 user = "a"
 table = "a"
 nothing = 1
+[sinks.redis]
+type = "redis"
+input = "file"
+server = "127.0.0.1"
+as = "list"
+key = "a"
+nothing = 1
 "#;
 
 #[test]
@@ -121,7 +128,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 27, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 28, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));

@@ -146,6 +146,11 @@ fn postgres() {
 }
 
 #[test]
+fn redis() {
+    check(expect_file!["mistakes/redis.md"]);
+}
+
+#[test]
 fn warnings() {
     check(expect_file!["mistakes/warnings.md"]);
 }

@@ -1,0 +1,234 @@
+//! Commits by `MULTI` and `EXEC`: the commands of all Redis sinks of a pipeline are executed
+//! together with the one that notes the checkpoint's number, or none of them is.
+//!
+//! The number is in the hash `sluicebox:PIPELINE`, with the epoch of the run. The next run
+//! raises the epoch, and since each transaction watches this key, one of an earlier run is
+//! not executed any more ([why](../../../../docs/decisions/0029-redis.md)).
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redis::{Value, from_redis_value};
+
+use super::{Commands, Failure, RedisConnection, Session, checked, refused};
+use crate::blame::Fault;
+use crate::checkpoint::crash::{self, Place};
+use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::transaction::{Participant, TransactionError};
+use crate::element::CheckpointId;
+use crate::sink::CommitContext;
+use crate::stop::Stop;
+
+pub struct RedisTransaction {
+    pipeline: String,
+    connection: RedisConnection,
+    open: Mutex<Option<Arc<OpenTransaction>>>,
+}
+
+/// A connection of a run that has fenced any earlier one.
+struct OpenTransaction {
+    session: Arc<Session>,
+    epoch: i64,
+}
+
+impl RedisTransaction {
+    pub fn new(connection: &RedisConnection, pipeline: &CommitContext<'_>) -> Self {
+        RedisTransaction {
+            pipeline: pipeline.name.to_owned(),
+            connection: connection.clone(),
+            open: Mutex::new(None),
+        }
+    }
+
+    /// The connection whose transaction takes the commands.
+    pub fn session(&self) -> Result<Arc<Session>, TransactionError> {
+        Ok(self.current()?.session.clone())
+    }
+
+    fn current(&self) -> Result<Arc<OpenTransaction>, TransactionError> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clone().ok_or_else(|| TransactionError {
+            what: format!("{}: the transaction is not open", self.who()),
+            cause: "no earlier run was fenced, which is a bug in Sluicebox".to_owned(),
+            fault: Fault::BUG,
+        })
+    }
+
+    fn who(&self) -> String {
+        format!("pipeline `{}`", self.pipeline)
+    }
+
+    /// The key of the epoch and the number.
+    fn key(&self) -> String {
+        format!("sluicebox:{}", self.pipeline)
+    }
+
+    fn failed(&self, step: &str, failure: Failure) -> TransactionError {
+        TransactionError {
+            what: format!("{}: {step} {}", self.who(), self.connection),
+            cause: failure.cause,
+            fault: failure.fault,
+        }
+    }
+
+    /// Another run has raised the epoch. Trying again would fence that one.
+    fn is_fenced(&self, step: &str) -> TransactionError {
+        let cause = "another host runs this pipeline and has taken over";
+        self.failed(step, Failure::new(cause, Fault::OUTSIDE_LASTING))
+    }
+
+    /// Raises the epoch, and reads what was committed under those before.
+    fn raise(&self, session: &Session) -> Result<(i64, Option<u64>), Failure> {
+        // A user may be denied this; then nobody knows.
+        if let Ok(Value::Array(policy)) = session.ask(&[b"CONFIG", b"GET", b"maxmemory-policy"])
+            && let Some(Value::BulkString(policy)) = policy.get(1)
+            && policy.starts_with(b"allkeys")
+        {
+            let cause = format!(
+                "the server's `maxmemory-policy` is `{}`, so that it may forget which checkpoint \
+                 was committed: use `noeviction` or one that begins with `volatile`, or write \
+                 `delivery = \"at_least_once\"` in [checkpoints]",
+                String::from_utf8_lossy(policy)
+            );
+            return Err(Failure::new(cause, Fault::OUTSIDE_LASTING));
+        }
+        let key = self.key();
+        let epoch = session.ask(&[b"HINCRBY", key.as_bytes(), b"epoch", b"1"])?;
+        let checkpoint = session.ask(&[b"HGET", key.as_bytes(), b"checkpoint"])?;
+        let foreign = |_| {
+            let cause = format!("the key `{key}` has what no run has written");
+            Failure::new(cause, Fault::OUTSIDE_LASTING)
+        };
+        let epoch = from_redis_value(epoch).map_err(foreign)?;
+        let checkpoint = from_redis_value(checkpoint).map_err(foreign)?;
+        Ok((epoch, checkpoint))
+    }
+}
+
+impl Participant for RedisTransaction {
+    fn name(&self) -> &str {
+        "redis"
+    }
+
+    fn fence(&self, _: &Stop) -> Result<Option<CheckpointId>, TransactionError> {
+        // The connection of this process's run before ends, and its open transaction.
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let session = Session::open(&self.connection)
+            .map_err(|failure| self.failed("cannot connect to", failure))?;
+        let step = "cannot read the last committed checkpoint on";
+        let raised = self.raise(&session);
+        let (epoch, checkpoint) = raised.map_err(|failure| self.failed(step, failure))?;
+        let open = Arc::new(OpenTransaction {
+            session: Arc::new(session),
+            epoch,
+        });
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
+        Ok(checkpoint)
+    }
+
+    fn begin(&self) -> Result<(), TransactionError> {
+        let step = "cannot begin a transaction on";
+        let open = self.current()?;
+        let key = self.key();
+        let begun = || {
+            // Read behind WATCH: who raises the epoch later is noticed by it.
+            open.session.ask(&[b"WATCH", key.as_bytes()])?;
+            let epoch = open.session.ask(&[b"HGET", key.as_bytes(), b"epoch"])?;
+            let is_current = from_redis_value::<i64>(epoch).is_ok_and(|it| it == open.epoch);
+            if is_current {
+                open.session.ask(&[b"MULTI"])?;
+            }
+            Ok::<_, Failure>(is_current)
+        };
+        match begun().map_err(|failure| self.failed(step, failure))? {
+            true => Ok(()),
+            false => Err(self.is_fenced(step)),
+        }
+    }
+
+    /// Sinks have waited at the barrier until the server has queued their commands.
+    fn prepare(&self, _: CheckpointId) -> Result<(), TransactionError> {
+        Ok(())
+    }
+
+    fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError> {
+        let step = "cannot commit the transaction on";
+        let open = self.current()?;
+        crash::point(Place::OffsetsBefore);
+        let (key, id) = (self.key(), manifest.id.to_string());
+        let mut note = Commands::default();
+        note.push(&[b"HSET", key.as_bytes(), b"checkpoint", id.as_bytes()]);
+        let noted = open.session.run(&note).and_then(queued);
+        noted.map_err(|failure| self.failed(step, failure))?;
+        crash::point(Place::OffsetsAfter);
+        crash::point(Place::CommitBefore);
+        let mut execute = Commands::default();
+        execute.push(&[b"EXEC"]);
+        let answer = open.session.run(&execute);
+        let mut answer = answer.map_err(|failure| self.failed(step, failure))?;
+        match answer.pop() {
+            None | Some(Value::Nil) => return Err(self.is_fenced(step)),
+            Some(Value::Array(answers)) => self.check(&answers)?,
+            Some(answer) => {
+                // None was executed.
+                let failure = match checked(answer) {
+                    Err(failure) => failure,
+                    Ok(answer) => unexpected(&answer),
+                };
+                return Err(self.failed(step, failure));
+            }
+        }
+        crash::point(Place::CommitAfter);
+        Ok(())
+    }
+
+    /// Does nothing: the fence has ended the connection with the open transaction.
+    fn abort(&self) -> Result<(), TransactionError> {
+        Ok(())
+    }
+
+    fn handle(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+impl RedisTransaction {
+    /// Redis executes the other commands of a transaction where one of them fails.
+    fn check(&self, answers: &[Value]) -> Result<(), TransactionError> {
+        let failed = answers.iter().filter_map(|answer| match answer {
+            Value::ServerError(error) => Some(error),
+            _ => None,
+        });
+        let failed: Vec<_> = failed.collect();
+        let Some(first) = failed.first() else {
+            return Ok(());
+        };
+        let failure = refused(first);
+        let cause = format!(
+            "{} of {} commands had no effect, while the others are committed: {}",
+            failed.len(),
+            answers.len(),
+            failure.cause
+        );
+        let step = "the transaction is committed in part on";
+        Err(self.failed(step, Failure::new(cause, failure.fault)))
+    }
+}
+
+/// Checks that the server has taken commands of a transaction.
+pub fn queued(answers: Vec<Value>) -> Result<(), Failure> {
+    for answer in answers {
+        match answer {
+            Value::SimpleString(said) if said == "QUEUED" => {}
+            answer => {
+                return Err(unexpected(&checked(answer)?));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unexpected(answer: &Value) -> Failure {
+    let cause = format!("the server has answered a transaction by {answer:?}");
+    Failure::new(cause, Fault::OUTSIDE)
+}

@@ -1,0 +1,716 @@
+//! Tests the Redis sink with a real server and a real host.
+//!
+//! `SLUICEBOX_KILLS` is how often the host is killed, `SLUICEBOX_SERVER_KILLS` how often the
+//! server is, and `SLUICEBOX_SEED` repeats random choices, though not exact times.
+
+/// Tests that may be ignored.
+#[macro_use]
+#[path = "common/harness.rs"]
+mod harness;
+/// Plugins, built once.
+#[expect(dead_code, reason = "no plugin is needed here")]
+mod common;
+/// Runs a pipeline as a test.
+#[expect(dead_code, reason = "most pipelines are run by a real host")]
+#[path = "common/pipeline.rs"]
+mod pipeline;
+/// A real server.
+#[path = "common/redis.rs"]
+mod redis;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use expect_test::{Expect, expect};
+use fastrand::Rng;
+use sluicebox::checkpoint::crash::PLACES;
+use sluicebox::checkpoint::manifest::Manifest;
+use sluicebox::checkpoint::transaction::Participant;
+use sluicebox::plan::NodeKind;
+use sluicebox::run::commit_context;
+use sluicebox::stop::Stop;
+
+use harness::Outcome;
+use redis::{Server, server};
+
+tests![
+    a_row_is_what_it_is_said_to_be,
+    every_type_has_a_text,
+    results_that_are_gone_delete_their_keys,
+    what_expires_and_what_is_long_goes,
+    messages_come_to_those_who_listen,
+    a_server_that_refuses_says_why,
+    one_wrong_row_ends_the_run_with_its_text,
+    a_run_that_was_replaced_writes_nothing,
+    nothing_is_lost_or_doubled_by_kills,
+];
+
+/// The longest run that is not killed.
+const RUN_MAX: Duration = Duration::from_secs(300);
+
+/// A folder with a pipeline that reads `in.jsonl`.
+struct Case<'a> {
+    server: &'a Server,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Case<'a> {
+    /// A pipeline with this head, whose source has these fields, and these sinks: `SERVER`
+    /// in them stands for how the server is reached.
+    fn new(server: &'a Server, name: &str, head: &str, fields: &str, sinks: &str) -> Self {
+        let case = Case {
+            server,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        };
+        let reached = format!(
+            "type = \"redis\"\nserver = \"{}\"\n\
+             properties = {{ password = {{ env = \"SHOP_PASSWORD\" }} }}",
+            server.address
+        );
+        let text = format!(
+            "name = \"{name}\"\n{head}\n[sources.in]\ntype = \"file\"\npath = \"in.jsonl\"\n\
+             {fields}\n{}\n",
+            sinks.replace("SERVER", &reached)
+        );
+        std::fs::write(case.pipeline(), text).expect("it is writable");
+        case
+    }
+
+    fn pipeline(&self) -> PathBuf {
+        self.folder.path().join("pipeline.toml")
+    }
+
+    fn input(&self, rows: &str) -> &Self {
+        std::fs::write(self.folder.path().join("in.jsonl"), rows).expect("it is writable");
+        self
+    }
+
+    /// What the host says, and whether it went well.
+    fn run(&self) -> (bool, String) {
+        let output = host()
+            .args(["run", "--quiet"])
+            .arg(self.pipeline())
+            .output()
+            .expect("the host runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    }
+
+    fn succeed(&self) {
+        let (is_good, said) = self.run();
+        assert!(is_good, "{said}");
+    }
+
+    /// The message of a run that fails.
+    fn fail(&self) -> String {
+        let (is_good, said) = self.run();
+        assert!(!is_good, "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+        said.replace(&self.server.address, "ADDRESS")
+    }
+}
+
+fn host() -> Command {
+    let built = env!("CARGO_BIN_EXE_sluicebox");
+    let mut command = Command::new(std::env::var("SLUICEBOX_HOST").unwrap_or(built.to_owned()));
+    command
+        .env("SHOP_PASSWORD", "s3cret")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+const STATE: &str = r#"batch_rows = 100
+[state]
+path = "state"
+[checkpoints]
+interval = "50ms"
+"#;
+
+const FIELDS: &str = "fields = { user = \"utf8\", item = \"utf8?\", n = \"int64\" }";
+
+const ROWS: &str = r#"{"user":"ann","item":"a b","n":1}
+{"user":"bob","item":"ünï\n🦀","n":-2}
+{"user":"ann","n":3}
+"#;
+
+fn a_row_is_what_it_is_said_to_be() -> Outcome {
+    let server = server()?;
+    for (name, head) in [("kinds", ""), ("kinds-exactly", STATE)] {
+        let sinks = r#"
+[sinks.hash]
+input = "in"
+SERVER
+as = "hash"
+key = "NAME:hash:{user}"
+[sinks.string]
+input = "in"
+SERVER
+as = "string"
+key = "NAME:string:{user}:{n}"
+[sinks.value]
+input = "in"
+SERVER
+as = "string"
+key = "NAME:value:{user}"
+value = "n"
+[sinks.sorted]
+input = "in"
+SERVER
+as = "sorted_set"
+key = "NAME:sorted"
+member = "user"
+score = "n"
+[sinks.list]
+input = "in"
+SERVER
+as = "list"
+key = "NAME:{{list}}"
+value = "user"
+[sinks.stream]
+input = "in"
+SERVER
+as = "stream"
+key = "NAME:stream"
+"#;
+        let sinks = sinks.replace("NAME", name);
+        Case::new(server, name, head, FIELDS, &sinks)
+            .input(ROWS)
+            .succeed();
+        let ask = |command: &str| server.ask(&Vec::from_iter(command.split(' ')));
+        // The last row of `ann` has no item.
+        assert_eq!(
+            ask(&format!("--json HGETALL {name}:hash:ann")),
+            r#"{"user":"ann","n":"3"}"#
+        );
+        assert_eq!(
+            ask(&format!("--json HGETALL {name}:hash:bob")),
+            r#"{"user":"bob","item":"ünï\n🦀","n":"-2"}"#
+        );
+        assert_eq!(
+            ask(&format!("GET {name}:string:ann:3")),
+            r#"{"user":"ann","item":null,"n":3}"#
+        );
+        assert_eq!(ask(&format!("GET {name}:value:ann")), "3");
+        assert_eq!(
+            ask(&format!("ZRANGE {name}:sorted 0 -1 WITHSCORES")),
+            "bob\n-2\nann\n3"
+        );
+        assert_eq!(
+            ask(&format!("LRANGE {name}:{{list}} 0 -1")),
+            "ann\nbob\nann"
+        );
+        assert_eq!(ask(&format!("XLEN {name}:stream")), "3");
+        let last = ask(&format!("XREVRANGE {name}:stream + - COUNT 1"));
+        assert_eq!(last.split_once('\n').expect("fields").1, "user\nann\nn\n3");
+    }
+    Ok(())
+}
+
+fn every_type_has_a_text() -> Outcome {
+    let server = server()?;
+    let fields = r#"fields = { id = "int64", b = "bool?", u64 = "uint64?", f32 = "float32?", f64 = "float64?", d = "decimal(38,10)?", s = "utf8?", y = "bytes?", t = "timestamp?", k = "one|two?", l = "list<int64?>?", "r?" = { a = "utf8", n = "list<float64>?" } }"#;
+    let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"hash\"\nkey = \"types:{id}\"";
+    let case = Case::new(server, "types", "", fields, sinks);
+    case.input(
+        r#"{"id":1}
+{"id":9223372036854775807,"b":true,"u64":18446744073709551615,"f32":3.4028235e38,"f64":5e-324,"d":-9999999999999999999999999999.9999999999,"s":"","y":"AAH/Cg==","t":1000,"k":"two","l":[1,null],"r":{"a":"\\ \" \n 🦀","n":[1.5]}}
+{"id":-9223372036854775808,"f32":"NaN","f64":"-Infinity","s":"a\u0000b","t":253402300799999}
+"#,
+    );
+    case.succeed();
+    let all = ["1", "9223372036854775807", "-9223372036854775808"]
+        .map(|id| server.ask(&["--json", "HGETALL", &format!("types:{id}")]));
+    expect![[r#"
+        {"id":"1"}
+        {"id":"9223372036854775807","b":"true","u64":"18446744073709551615","f32":"3.4028235e+38","f64":"5e-324","d":"-9999999999999999999999999999.9999999999","s":"","y":"\u0000\u0001�\n","t":"1970-01-01T00:00:01Z","k":"two","l":"[1,null]","r":"{\"a\":\"\\\\ \\\" \\n 🦀\",\"n\":[1.5]}"}
+        {"id":"-9223372036854775808","f32":"NaN","f64":"-Infinity","s":"a\u0000b","t":"9999-12-31T23:59:59.999Z"}
+    "#]].assert_eq(&(all.join("\n") + "\n"));
+    Ok(())
+}
+
+fn results_that_are_gone_delete_their_keys() -> Outcome {
+    let server = server()?;
+    let rest = r#"
+[operators.by_name]
+input = "in"
+key = "name"
+window = { session = "10s" }
+allowed_lateness = "1h"
+aggregate = { n = "count()" }
+[sinks.hashes]
+input = "by_name.changes"
+SERVER
+as = "hash"
+key = "sessions:{name}:{window_start}"
+deletes = true
+[sinks.sorted]
+input = "by_name.changes"
+SERVER
+as = "sorted_set"
+key = "sessions:{name}"
+member = "window_start"
+score = "n"
+deletes = true
+"#;
+    let fields = "fields = { name = \"utf8\", ts = \"timestamp\" }\nevent_time = \"ts\"\n\
+                  watermark = { out_of_orderness = \"0s\" }";
+    let case = Case::new(server, "sessions", STATE, fields, rest);
+    // Two sessions, which a late row joins.
+    let at =
+        |name: &str, seconds: i64| format!("{{\"name\":\"{name}\",\"ts\":{}}}\n", seconds * 1000);
+    let mut rows = at("a", 0) + &at("a", 12) + &at("b", 0) + &at("b", 100);
+    for second in 0..2_000 {
+        rows += &at("other", 200 + second);
+    }
+    rows += &at("a", 6);
+    case.input(&rows).succeed();
+    let keys = server.ask(&["--raw", "KEYS", "sessions:[ab]:*"]);
+    let mut keys: Vec<&str> = keys.lines().collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "sessions:a:1970-01-01T00:00:00Z",
+            "sessions:b:1970-01-01T00:00:00Z",
+            "sessions:b:1970-01-01T00:01:40Z",
+        ]
+    );
+    assert_eq!(
+        server.ask(&["ZRANGE", "sessions:a", "0", "-1", "WITHSCORES"]),
+        "1970-01-01T00:00:00Z\n3"
+    );
+    Ok(())
+}
+
+fn what_expires_and_what_is_long_goes() -> Outcome {
+    let server = server()?;
+    let sinks = r#"
+[sinks.string]
+input = "in"
+SERVER
+as = "string"
+key = "short:{n}"
+expires = "1h"
+[sinks.hash]
+input = "in"
+SERVER
+as = "hash"
+key = "short:hash"
+expires = "1h"
+[sinks.list]
+input = "in"
+SERVER
+as = "list"
+key = "last"
+value = "n"
+length = 3
+"#;
+    let case = Case::new(server, "short", "", FIELDS, sinks);
+    let mut rows = String::new();
+    for n in 0..1_000 {
+        let _ = writeln!(rows, "{{\"user\":\"u\",\"n\":{n}}}");
+    }
+    case.input(&rows).succeed();
+    for key in ["short:999", "short:hash"] {
+        let left: u64 = server.ask(&["TTL", key]).parse().expect("a number");
+        assert!((3_500..=3_600).contains(&left), "{key}: {left}");
+    }
+    assert_eq!(server.ask(&["LRANGE", "last", "0", "-1"]), "997\n998\n999");
+    Ok(())
+}
+
+fn messages_come_to_those_who_listen() -> Outcome {
+    let server = server()?;
+    let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"publish\"\nkey = \"news:{user}\"";
+    let case = Case::new(server, "news", "", FIELDS, sinks);
+    case.input(ROWS);
+    let (host, port) = server.address.split_once(':').expect("a port");
+    let mut listening = Command::new("redis-cli")
+        .args(["-h", host, "-p", port, "PSUBSCRIBE", "news:*"])
+        .env("REDISCLI_AUTH", "s3cret")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("redis-cli runs");
+    let until = Instant::now() + Duration::from_secs(20);
+    while server.ask(&["PUBSUB", "NUMPAT"]) != "1" {
+        assert!(Instant::now() < until, "nobody listens");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    case.succeed();
+    std::thread::sleep(Duration::from_millis(300));
+    listening.kill().expect("it runs");
+    let heard = listening.wait_with_output().expect("it has ended").stdout;
+    let heard = String::from_utf8_lossy(&heard);
+    let messages: Vec<&str> = heard.lines().skip(3).collect();
+    let messages: Vec<String> = messages.chunks(4).map(|it| it[2..].join(" ")).collect();
+    expect![[r#"
+        news:ann {"user":"ann","item":"a b","n":1}
+        news:bob {"user":"bob","item":"ünï\n🦀","n":-2}
+        news:ann {"user":"ann","item":null,"n":3}
+    "#]]
+    .assert_eq(&(messages.join("\n") + "\n"));
+    Ok(())
+}
+
+fn a_server_that_refuses_says_why() -> Outcome {
+    let server = server()?;
+    let fails = |name: &str, from: &str, to: &str, head: &str, expected: Expect| {
+        let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"hash\"\nkey = \"refused:{user}\"";
+        let case = Case::new(server, name, head, FIELDS, sinks);
+        let text = std::fs::read_to_string(case.pipeline()).expect("it is there");
+        assert!(text.contains(from), "{from}");
+        std::fs::write(case.pipeline(), text.replace(from, to)).expect("it is writable");
+        case.input(ROWS);
+        expected.assert_eq(&case.fail());
+    };
+    let secret = "{ env = \"SHOP_PASSWORD\" }";
+    fails(
+        "password",
+        secret,
+        "\"wrong\"",
+        "",
+        expect![[r#"
+        error: sink `out`: cannot write to `refused:{user}` on ADDRESS, database 0: WRONGPASS the server does not take the user or the password; correct `user`, or the password in `properties`
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]],
+    );
+    fails(
+        "exactly",
+        secret,
+        "\"wrong\"",
+        STATE,
+        expect![[r#"
+        error: pipeline `exactly`: cannot connect to ADDRESS, database 0: WRONGPASS the server does not take the user or the password; correct `user`, or the password in `properties`
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]],
+    );
+    let properties = "properties = { password = { env = \"SHOP_PASSWORD\" } }";
+    fails(
+        "none",
+        properties,
+        "",
+        "",
+        expect![[r#"
+        error: sink `out`: cannot write to `refused:{user}` on ADDRESS, database 0: NOAUTH Authentication required.; correct `user`, or the password in `properties`
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]],
+    );
+    let address = format!("server = \"{}\"", server.address);
+    // Nobody is there: that may pass, and is tried again, unless the pipeline says not to.
+    let never = &format!("{STATE}[restart]\nstrategy = \"never\"");
+    fails(
+        "nobody",
+        &address,
+        "server = \"127.0.0.1:1\"",
+        never,
+        expect![[r#"
+            error: pipeline `nobody`: cannot connect to 127.0.0.1:1, database 0: Connection refused (os error 111)
+              the cause lies outside the host and may pass: start the pipeline again when it has
+        "#]],
+    );
+    // Another type is in the way.
+    server.ask(&["SET", "refused:ann", "1"]);
+    fails(
+        "type",
+        "",
+        "",
+        "",
+        expect![[r#"
+        error: sink `out`: cannot write to `refused:{user}` on ADDRESS, database 0: WRONGTYPE Operation against a key holding the wrong kind of value; delete that key, or give the sink another `key`
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]],
+    );
+    Ok(())
+}
+
+fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
+    let server = server()?;
+    let restart = "[restart]\nstrategy = \"fixed\"\ndelay = \"10ms\"\nfailures = 100\n";
+    let restart = &format!("{STATE}{restart}");
+    let fields = "fields = { user = \"utf8?\", score = \"float64?\" }";
+    let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"sorted_set\"\nkey = \"w:{user}\"\n\
+                 member = \"user\"\nscore = \"score\"";
+    for (row, expected) in [
+        (
+            r#"{"score":1}"#,
+            expect![[r#"
+            error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `user` is null; the row is {"user":null,"score":1.0}
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
+        ),
+        (
+            r#"{"user":"ann","score":"NaN"}"#,
+            expect![[r#"
+            error: the run cannot continue from its checkpoint: checkpoint 1 was the last to be committed, and it is not here (there is none): bring its files back, or start anew with `--fresh`, which writes all rows again
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+        ),
+        (
+            r#"{"user":"ann"}"#,
+            expect![[r#"
+            error: the run cannot continue from its checkpoint: checkpoint 1 was the last to be committed, and it is not here (there is none): bring its files back, or start anew with `--fresh`, which writes all rows again
+              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+        "#]],
+        ),
+    ] {
+        let case = Case::new(server, "wrong", restart, fields, sinks);
+        case.input(&format!("{{\"user\":\"bob\",\"score\":1}}\n{row}\n"));
+        expected.assert_eq(&case.fail());
+    }
+    Ok(())
+}
+
+/// The participant in the commits of a pipeline, as each of its runs has one.
+fn participant(case: &Case<'_>) -> Arc<dyn Participant> {
+    let text = std::fs::read_to_string(case.pipeline()).expect("it is there");
+    let text = text.replace("{ env = \"SHOP_PASSWORD\" }", "\"s3cret\"");
+    let plan = pipeline::plan_of(&text, case.folder.path());
+    let context = commit_context(&plan);
+    let mut sinks = plan.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Sink(sink) => sink.connector.participant(&context),
+        _ => None,
+    });
+    sinks.next_back().expect("it takes part")
+}
+
+fn manifest(id: u64) -> Manifest {
+    Manifest {
+        id,
+        ..Manifest::default()
+    }
+}
+
+fn a_run_that_was_replaced_writes_nothing() -> Outcome {
+    let server = server()?;
+    let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"hash\"\nkey = \"r:{user}\"";
+    let case = Case::new(server, "replaced", STATE, FIELDS, sinks);
+    case.input("");
+    let (older, newer) = (participant(&case), participant(&case));
+    let stop = Stop::default();
+    assert_eq!(older.fence(&stop).expect("it fences"), None);
+    older.begin().expect("it begins");
+    older.commit(&manifest(1)).expect("it commits");
+    older.begin().expect("it begins");
+    assert_eq!(newer.fence(&stop).expect("it fences"), Some(1));
+    let told = older.commit(&manifest(2)).expect_err("it is fenced");
+    assert!(told.to_string().contains("has taken over"), "{told}");
+    assert!(!told.fault.can_pass);
+    newer.begin().expect("it begins");
+    newer.commit(&manifest(2)).expect("it commits");
+    let told = older.begin().expect_err("it is fenced");
+    assert!(told.to_string().contains("has taken over"), "{told}");
+    let last = participant(&case);
+    assert_eq!(last.fence(&stop).expect("it fences"), Some(2));
+    Ok(())
+}
+
+/// How often the host is killed where nobody says: at each named place, and at a few moments.
+const KILLS: usize = PLACES.len() + 4;
+/// How often the server is.
+const SERVER_KILLS: usize = 3;
+
+const KILL_ROWS: i64 = 100_000;
+const KEYS: i64 = 500;
+
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    /// The host, at this time after the start.
+    After(Duration),
+    /// The host, when it reaches this place for the nth time.
+    At(&'static str, u32),
+    /// The server, at this time after the start, for so long.
+    Server(Duration, Duration),
+}
+
+fn nothing_is_lost_or_doubled_by_kills() -> Outcome {
+    server()?;
+    let server = Server::start().expect("a server of its own");
+    let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
+    let servers = number("SLUICEBOX_SERVER_KILLS").map_or(SERVER_KILLS, |kills| kills as usize);
+    let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{kills} kills, {servers} of the server, SLUICEBOX_SEED={seed}");
+    let mut random = Rng::with_seed(seed);
+    let mut planned: Vec<Kill> = (0..kills).map(|number| draw(number, &mut random)).collect();
+    for number in 0..servers {
+        let moment = Duration::from_millis(random.u64(100..1_500));
+        let gone = Duration::from_millis(random.u64(0..700));
+        let at = (number * planned.len().max(1) / servers).min(planned.len());
+        planned.insert(at, Kill::Server(moment, gone));
+    }
+    let mut planned = planned.into_iter();
+    let mut done = 0;
+    for round in 0.. {
+        if planned.len() == 0 {
+            break;
+        }
+        done += killed_round(&server, round, &mut planned);
+        eprintln!("round {round}: {done} kills, nothing lost, nothing doubled");
+    }
+    Ok(())
+}
+
+/// Every place comes first, then moments.
+fn draw(number: usize, random: &mut Rng) -> Kill {
+    let moment = |random: &mut Rng| Duration::from_millis(random.u64(20..2_500));
+    match PLACES.get(number) {
+        Some((place, _)) => Kill::At(place, random.u32(1..6)),
+        None if random.u32(0..3) == 0 => {
+            Kill::At(PLACES[random.usize(0..PLACES.len())].0, random.u32(1..20))
+        }
+        None => Kill::After(moment(random)),
+    }
+}
+
+/// Runs one pipeline with kills until it ends by itself, and counts its rows: a list, which
+/// is no upsert, tells what came twice.
+fn killed_round(
+    server: &Server,
+    round: usize,
+    planned: &mut impl ExactSizeIterator<Item = Kill>,
+) -> usize {
+    let sinks = format!(
+        r#"
+[operators.by_key]
+input = "in"
+key = "key"
+window = "running"
+aggregate = {{ n = "count()", total = "sum(id)" }}
+[sinks.list]
+input = "in"
+SERVER
+as = "list"
+key = "kept:{round}"
+value = "id"
+[sinks.totals]
+input = "by_key"
+SERVER
+as = "hash"
+key = "total:{round}:{{key}}"
+"#
+    );
+    let head = "parallelism = 2\nbatch_rows = 500\n[state]\npath = \"state\"\n[checkpoints]\n\
+                interval = \"50ms\"\n[restart]\nstrategy = \"fixed\"\ndelay = \"100ms\"\n\
+                failures = 1000\n";
+    let fields = "fields = { id = \"int64\", key = \"int64\" }";
+    let case = Case::new(server, &format!("kill-{round}"), head, fields, &sinks);
+    let mut rows = String::new();
+    for id in 0..KILL_ROWS {
+        let _ = writeln!(rows, "{{\"id\":{id},\"key\":{}}}", id % KEYS);
+    }
+    case.input(&rows);
+    let log = case.folder.path().join("log");
+    let mut done = 0;
+    loop {
+        let kill = planned.next();
+        let crash_at = match kill {
+            Some(Kill::At(place, times)) => Some(format!("{place}:{times}")),
+            _ => None,
+        };
+        let mut host = start(&case.pipeline(), &log, crash_at);
+        let ended = match kill {
+            None => wait(&mut host, RUN_MAX),
+            Some(Kill::After(time)) => wait(&mut host, time),
+            Some(Kill::At(..)) => wait(&mut host, Duration::from_secs(60)),
+            Some(Kill::Server(before, gone)) => {
+                let ended = wait(&mut host, before);
+                server.kill();
+                std::thread::sleep(gone);
+                server.again();
+                ended.or_else(|| wait(&mut host, RUN_MAX))
+            }
+        };
+        let _ = host.kill();
+        host.wait().expect("it is our child");
+        match (kill, ended) {
+            (kill, Some(ended)) if ended.success() => {
+                done += usize::from(matches!(kill, Some(Kill::Server(..))));
+                break;
+            }
+            (Some(Kill::Server(..)) | None, ended) => {
+                panic!("it fails: {kill:?}: {ended:?}\n{}", tail(&log));
+            }
+            (Some(kill), Some(ended)) if ended.code().is_some() => {
+                panic!("it fails: {kill:?}: {ended}\n{}", tail(&log));
+            }
+            (Some(kill), _) => {
+                done += 1;
+                eprintln!("{kill:?}");
+            }
+        }
+    }
+    let list = server.ask(&["LRANGE", &format!("kept:{round}"), "0", "-1"]);
+    let mut ids: Vec<i64> = list
+        .lines()
+        .map(|id| id.parse().expect("a number"))
+        .collect();
+    ids.sort_unstable();
+    assert!(
+        ids.iter().copied().eq(0..KILL_ROWS),
+        "{} rows\n{}",
+        ids.len(),
+        tail(&log)
+    );
+    let all = "local all = {} for key = 0, ARGV[1] - 1 do \
+               local found = redis.call('HMGET', KEYS[1] .. key, 'n', 'total') \
+               all[#all + 1] = found[1] .. ' ' .. found[2] end return all";
+    let totals = server.ask(&[
+        "EVAL",
+        all,
+        "1",
+        &format!("total:{round}:"),
+        &KEYS.to_string(),
+    ]);
+    let each = KILL_ROWS / KEYS;
+    let expected = (0..KEYS).map(|key| {
+        let total = each * key + KEYS * each * (each - 1) / 2;
+        format!("{each} {total}")
+    });
+    let expected: Vec<String> = expected.collect();
+    assert_eq!(totals, expected.join("\n"), "{}", tail(&log));
+    done
+}
+
+fn start(pipeline: &Path, log: &Path, crash_at: Option<String>) -> Child {
+    let log = File::options().create(true).append(true).open(log);
+    let log = log.expect("it is writable");
+    let mut command = host();
+    command
+        .args(["run", "--quiet"])
+        .arg(pipeline)
+        .stdout(Stdio::null())
+        .stderr(log);
+    if let Some(place) = crash_at {
+        command.env("SLUICEBOX_CRASH_AT", place);
+    }
+    command.spawn().expect("the host starts")
+}
+
+fn wait(host: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let until = Instant::now() + time;
+    loop {
+        if let Some(ended) = host.try_wait().expect("it is our child") {
+            return Some(ended);
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} must be a number, and is {text:?}")))
+}
