@@ -13,6 +13,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::signals::Signals;
+use self::traces::Traces;
 use crate::config::diagnostics::shorten;
 use crate::config::{Config, Diagnostics};
 use crate::descriptors;
@@ -61,6 +63,8 @@ pub mod status;
 pub mod tail;
 /// `sluicebox token`: makes the tokens of a service.
 pub mod token;
+/// Sends spans to a collector.
+mod traces;
 /// `sluicebox test`: compares a pipeline's rows with the expected ones.
 pub mod test;
 
@@ -188,6 +192,7 @@ pub fn main() -> ExitCode {
     descriptors::raise_limit();
     let live_lines = MultiProgress::new();
     let levels = Targets::new().with_default(LevelFilter::INFO);
+    let begun = begin(&arguments.command);
     start_logging(
         &live_lines,
         match &arguments.command {
@@ -197,37 +202,12 @@ pub fn main() -> ExitCode {
             Command::Test(_) => levels.with_default(LevelFilter::OFF),
             _ => levels,
         },
+        begun.as_ref().ok().and_then(|(_, traces)| traces.as_ref()),
     );
-    let done = match arguments.command {
-        Command::Run(arguments) => run::run(&arguments, &live_lines),
-        Command::Dev(arguments) => dev::dev(&arguments),
-        Command::Serve(arguments) => serve::serve(arguments),
-        Command::Pipelines(command) => pipelines::pipelines(&command),
-        Command::Plugins(command) => plugins::plugins(&command),
-        Command::Plan(arguments) => plan::plan(&arguments),
-        Command::Changes(arguments) => changes::changes(&arguments),
-        Command::State(arguments) => state::state(&arguments),
-        Command::Tail(arguments) => tail::tail(&arguments),
-        Command::Letters(command) => letters::letters(&command),
-        Command::Check {
-            pipeline,
-            json,
-            ddl,
-        } => check(&pipeline, json, ddl),
-        Command::Build { path } => build(&path),
-        Command::Checkpoints(command) => checkpoints::checkpoints(&command),
-        Command::Test(arguments) => test::test(&arguments),
-        Command::Token(command) => token::token(&command),
-        Command::New(New::Plugin {
-            name,
-            kind,
-            path,
-            sdk,
-        }) => created(new::plugin(&name, kind, path.as_deref(), sdk.as_deref())),
-        Command::New(New::Pipeline { name, path }) => {
-            created(new::pipeline(&name, path.as_deref()))
-        }
-        Command::Inspect { plugin, json } => inspect(&plugin, json),
+    // Spans are sent until the end.
+    let (done, _traces) = match begun {
+        Ok((signals, traces)) => (carry_out(arguments.command, signals, &live_lines), traces),
+        Err(error) => (Err(error), None),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -267,6 +247,68 @@ pub fn main() -> ExitCode {
             print::diagnostics(&mistakes);
             ExitCode::from(2)
         }
+    }
+}
+
+/// Has those commands take signals that run for long, and send spans if somebody wants them.
+/// In this order: all threads are to leave signals alone.
+fn begin(command: &Command) -> Result<(Signals, Option<Traces>), CliError> {
+    if !matches!(
+        command,
+        Command::Run(_) | Command::Serve(_) | Command::Dev(_)
+    ) {
+        return Ok((Signals::default(), None));
+    }
+    let cannot_start = |cause| {
+        CliError::Failed(anyhow::anyhow!(
+            "the threads of this process cannot be started: {cause}"
+        ))
+    };
+    let signals = Signals::start().map_err(cannot_start)?;
+    let traces = Traces::of_environment().map_err(|error| {
+        CliError::Usage(anyhow::anyhow!(
+            "traces cannot be sent as OTEL_EXPORTER_OTLP_ENDPOINT and the variables beside it \
+             say: {error}"
+        ))
+    })?;
+    Ok((signals, traces))
+}
+
+fn carry_out(
+    command: Command,
+    signals: Signals,
+    live_lines: &MultiProgress,
+) -> Result<(), CliError> {
+    match command {
+        Command::Run(arguments) => run::run(&arguments, live_lines, signals),
+        Command::Dev(arguments) => dev::dev(&arguments, signals),
+        Command::Serve(arguments) => serve::serve(arguments, signals),
+        Command::Pipelines(command) => pipelines::pipelines(&command),
+        Command::Plugins(command) => plugins::plugins(&command),
+        Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Changes(arguments) => changes::changes(&arguments),
+        Command::State(arguments) => state::state(&arguments),
+        Command::Tail(arguments) => tail::tail(&arguments),
+        Command::Letters(command) => letters::letters(&command),
+        Command::Check {
+            pipeline,
+            json,
+            ddl,
+        } => check(&pipeline, json, ddl),
+        Command::Build { path } => build(&path),
+        Command::Checkpoints(command) => checkpoints::checkpoints(&command),
+        Command::Test(arguments) => test::test(&arguments),
+        Command::Token(command) => token::token(&command),
+        Command::New(New::Plugin {
+            name,
+            kind,
+            path,
+            sdk,
+        }) => created(new::plugin(&name, kind, path.as_deref(), sdk.as_deref())),
+        Command::New(New::Pipeline { name, path }) => {
+            created(new::pipeline(&name, path.as_deref()))
+        }
+        Command::Inspect { plugin, json } => inspect(&plugin, json),
     }
 }
 
@@ -371,8 +413,9 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 }
 
 /// Plugins and the host log to stderr, as `SLUICEBOX_LOG` says: a level, or
-/// levels by module (`info,sluicebox::run=debug`), or else by `default`.
-fn start_logging(live_lines: &MultiProgress, default: Targets) {
+/// levels by module (`info,sluicebox::run=debug`), or else by `default`. Spans go to
+/// `traces`.
+fn start_logging(live_lines: &MultiProgress, default: Targets, traces: Option<&Traces>) {
     let wanted = std::env::var("SLUICEBOX_LOG").unwrap_or_default();
     let levels: Result<Targets, _> = wanted.parse();
     let is_wrong = levels.is_err();
@@ -385,7 +428,10 @@ fn start_logging(live_lines: &MultiProgress, default: Targets) {
         .log_internal_errors(false)
         .with_target(false)
         .with_filter(levels.unwrap_or(default));
-    tracing_subscriber::registry().with(to_stderr).init();
+    tracing_subscriber::registry()
+        .with(to_stderr)
+        .with(traces.map(Traces::layer))
+        .init();
     if is_wrong {
         tracing::warn!(
             "SLUICEBOX_LOG is {wanted:?}, which names no level: use one of error, warn, info, \

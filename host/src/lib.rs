@@ -102,6 +102,8 @@ pub mod tap;
 pub mod router;
 // A topic in memory.
 pub mod topic;
+/// Spans of what a host does, for OpenTelemetry.
+mod traces;
 // Where rows go.
 pub mod sink;
 // `sluicebox test`: runs a pipeline in many variants and compares rows.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::barrier::{DeadLetterMessage, Report};
 use super::changes::Changes;
@@ -28,6 +30,7 @@ use crate::clock::Clock;
 use crate::element::{Barrier, CheckpointId, Purpose};
 use crate::offload::Offload;
 use crate::plan::change::{NodeClass, NodeDescription};
+use crate::traces;
 
 /// Why a checkpoint failed, and the run with it.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +147,17 @@ impl Coordinator {
             };
             began = Instant::now();
             // A task that ends during this checkpoint stays for the next one.
-            let done = self.checkpoint(purpose, &mut ended).await?;
+            let span = traces::span!(
+                "checkpoint",
+                pipeline = self.pipeline,
+                checkpoint = self.next,
+                purpose = purpose.name(),
+                bytes = Empty,
+            );
+            let done = self.checkpoint(purpose, &mut ended);
+            let done = done.instrument(span.clone()).await;
+            let done = done.inspect_err(|error| traces::fail(&span, error))?;
+            span.record("bytes", done.bytes);
             self.requests.done(purpose, done.name.as_deref());
             (self.on_done)(&done, self.replaced(purpose).as_deref());
             if purpose.is_last() {
@@ -163,7 +176,8 @@ impl Coordinator {
         self.next += 1;
         self.requests.begin();
         self.trigger.send_replace(Barrier { id, purpose });
-        let snapshots = self.collect(id, ended).await?;
+        let aligning = self.collect(id, ended).instrument(traces::span!("align"));
+        let snapshots = aligning.await?;
         let replaced = self.replaced(purpose);
         if let Some(replaced) = &replaced {
             replaced.set_passed(began.elapsed());
@@ -186,14 +200,17 @@ impl Coordinator {
 
         if !self.participants.is_empty() {
             let participants = self.participants.clone();
-            let prepared = self.offload.run(move || participants.prepare(id)).await;
+            let preparing = self.offload.run(move || participants.prepare(id));
+            let prepared = preparing.instrument(traces::span!("prepare")).await;
             prepared.map_err(|cause| CheckpointError::Transaction { id, cause })?;
         }
         let storage = self.storage.clone();
         let to_write = manifest.clone();
-        let written = self
+        let writing = self
             .offload
             .run(move || storage.write(to_write, changes))
+            .instrument(traces::span!("write"));
+        let written = writing
             .await
             .map_err(|cause| CheckpointError::Storage { id, cause })?;
         self.budget.add_write();
@@ -203,7 +220,7 @@ impl Coordinator {
                 participants.commit(&manifest)?;
                 participants.begin()
             });
-            let committed = committed.await;
+            let committed = committed.instrument(traces::span!("commit")).await;
             committed.map_err(|cause| CheckpointError::Transaction { id, cause })?;
         }
         crash::point(Place::DeliverBefore);

@@ -72,8 +72,7 @@ pub struct DevArguments {
     probation: Duration,
 }
 
-pub fn dev(arguments: &DevArguments) -> Result<(), CliError> {
-    let signals = Signals::start().map_err(|error| CliError::Failed(error.into()))?;
+pub fn dev(arguments: &DevArguments, signals: Signals) -> Result<(), CliError> {
     if !arguments.pipeline.is_file() {
         return Err(CliError::Usage(anyhow!(
             "there is no file {}: name a pipeline's file",

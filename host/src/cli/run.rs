@@ -43,13 +43,16 @@ pub struct RunArguments {
     json: bool,
 }
 
-pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), CliError> {
+pub fn run(
+    arguments: &RunArguments,
+    live_lines: &MultiProgress,
+    signals: Signals,
+) -> Result<(), CliError> {
     let cannot_start = |cause: std::io::Error| {
         CliError::Failed(anyhow::anyhow!(
             "the run's threads cannot be started: {cause}"
         ))
     };
-    let signals = Signals::start().map_err(cannot_start)?;
     let plan = load(&arguments.pipeline, &loader()?)?;
     if arguments.json {
         check_stdout(&plan)?;

@@ -131,8 +131,7 @@ impl ServeArguments {
     }
 }
 
-pub fn serve(arguments: ServeArguments) -> Result<(), CliError> {
-    let signals = Signals::start().map_err(|error| CliError::Failed(error.into()))?;
+pub fn serve(arguments: ServeArguments, signals: Signals) -> Result<(), CliError> {
     let settings = arguments.settings().map_err(CliError::Config)?;
     let tokens = open_tokens(settings.tokens.as_deref(), settings.listen);
     let tokens = tokens.map_err(CliError::Usage)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::dead_letters::{DeadLetterWriter, TakenBack, Tasks};
 use super::error::RunError;
@@ -40,6 +41,7 @@ use crate::source::silence::SilenceWatch;
 use crate::source::watermark::SharedWatermarks;
 use crate::state::stored::StoredTable;
 use crate::task::{EndOfTime, Head, Link, Task, TaskContext, TaskError, Work};
+use crate::traces;
 use crate::window::AggregateOperator;
 
 /// A task, the coordinator, or the writer of dead letters, running.
@@ -100,7 +102,17 @@ impl Attempt<'_> {
         }
         let mut start = match &self.pipeline.durable {
             Some(durable) => {
-                restore::restore(self.pipeline, &self.revision, durable, self.offload).await?
+                let span = traces::span!(
+                    "restore",
+                    pipeline = self.pipeline.name(),
+                    checkpoint = Empty,
+                );
+                let restored =
+                    restore::restore(self.pipeline, &self.revision, durable, self.offload);
+                let restored = restored.instrument(span.clone()).await;
+                let start = restored.inspect_err(|error| traces::fail(&span, error))?;
+                span.record("checkpoint", start.next - 1);
+                start
             }
             None => Start::fresh(&self.revision),
         };

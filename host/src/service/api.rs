@@ -29,7 +29,9 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Path, Query, State};
+use axum::extract::{
+    DefaultBodyLimit, Extension, FromRequestParts, MatchedPath, Path, Query, Request, State,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
@@ -40,6 +42,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 use utoipa::openapi::OpenApi;
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -60,6 +64,7 @@ use crate::element::NodeId;
 use crate::paths;
 use crate::plan::json::to_json;
 use crate::suggest;
+use crate::traces;
 
 /// How long a request for a savepoint waits for it.
 const SAVEPOINT_WAIT: Duration = Duration::from_secs(60);
@@ -112,7 +117,35 @@ fn router(host: Arc<Host>, access: Arc<Access>) -> Router {
         .method_not_allowed_fallback(async || Problem::method())
         .layer(DefaultBodyLimit::max(FILE_BYTES_MAX as usize))
         .layer(middleware::from_fn_with_state(access, access::check))
+        .layer(middleware::from_fn(traced))
         .with_state(host)
+}
+
+/// Answers a request in a span of its own, unless somebody asks how the service is.
+async fn traced(request: Request, next: middleware::Next) -> Response {
+    if access::OPEN.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let method = request.method();
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("nothing", MatchedPath::as_str);
+    let span = traces::span!(
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method.as_str(),
+        http.route = route,
+        url.path = request.uri().path(),
+        http.response.status_code = Empty,
+    );
+    traces::follow(&span, request.headers());
+    let response = next.run(request).instrument(span.clone()).await;
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        traces::fail(&span, &status);
+    }
+    response
 }
 
 /// The description, with what `access` may answer to every request.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use tokio::time::MissedTickBehavior;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::change::ChangePlan;
 use super::content::Content;
@@ -27,6 +28,7 @@ use crate::element::CheckpointId;
 use crate::plan::StateBackend;
 use crate::progress::{NodeProgress, Role};
 use crate::run::{Durable, Job, Pipeline, RunError, Summary};
+use crate::traces;
 
 /// How often a new revision is looked at until it has held.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -68,6 +70,8 @@ struct Next {
     is_replay: bool,
     /// Whether it begins without the checkpoints in memory of the one before.
     anew: bool,
+    /// Until it is known what becomes of it.
+    span: Span,
 }
 
 impl Next {
@@ -82,6 +86,7 @@ impl Next {
             asked: None,
             is_replay: false,
             anew: false,
+            span: Span::none(),
         }
     }
 
@@ -229,12 +234,23 @@ impl Course {
         let handled = self.handled.as_ref();
         let is_asked = wanted.starts != handled.map_or(0, |(_, starts)| *starts);
         let (content, by) = (wanted.content.clone(), wanted.by.clone());
+        let span = traces::span!(
+            "change",
+            pipeline = hosted.name,
+            content = content
+                .as_ref()
+                .and_then(|it| Some(&*it.as_ref().ok()?.digest)),
+            by,
+            outcome = Empty,
+            in_place = Empty,
+            pause_ms = Empty,
+        );
         // What was agreed to once is not agreed to for ever.
         let (dropped, from) = match is_asked {
             true => (wanted.dropped.clone(), wanted.from.clone()),
             false => (Vec::new(), None),
         };
-        async move {
+        let considered = async move {
             let refuse = |why: String| Refusal { why, change: None };
             let content = match content? {
                 Ok(content) => content,
@@ -247,7 +263,8 @@ impl Course {
             if let (false, Some(why)) = (is_asked, ledger.taken_back(&content.digest)) {
                 return Some(Err(refuse(format!("it was tried and taken back: {why}"))));
             }
-            let planned = match plan(&hosted, &context, content).await {
+            let planning = plan(&hosted, &context, content).instrument(traces::span!("plan"));
+            let planned = match planning.await {
                 Ok(planned) => planned,
                 Err(refusal) => return Some(Err(refusal)),
             };
@@ -258,7 +275,8 @@ impl Course {
                 if anew {
                     plan = plan.anew();
                 }
-                plan.compare(tried(&hosted, &planned).await);
+                let tried = tried(&hosted, &planned).instrument(traces::span!("shadow"));
+                plan.compare(tried.await);
                 let keeps = then.plan.state.is_some() && planned.plan.state.is_some();
                 if let (true, Some(why)) = (keeps, plan.loses()) {
                     return Some(Err(Refusal {
@@ -280,7 +298,16 @@ impl Course {
                 asked: None,
                 is_replay: false,
                 anew,
+                span: Span::current(),
             }))
+        };
+        async move {
+            let considered = considered.instrument(span.clone()).await;
+            if let Some(Err(refusal)) = &considered {
+                span.record("outcome", ChangeOutcome::Refused.name());
+                traces::fail(&span, &refusal.why);
+            }
+            considered
         }
     }
 
@@ -761,6 +788,7 @@ impl Course {
             self.log(&error);
         }
         self.record(trial, ChangeOutcome::Held, None);
+        trial.next.span = Span::none();
         self.remember(|ledger| ledger.held = Some(planned.content.digest.clone()));
         self.remember_baselines(nodes);
         self.next = Some(Next::again(planned.clone()));
@@ -775,6 +803,17 @@ impl Course {
             in_place: trial.in_place,
             ..self.change(&trial.next.planned.content, outcome, why)
         };
+        if outcome != ChangeOutcome::Probation {
+            let span = &trial.next.span;
+            span.record("outcome", outcome.name());
+            span.record("in_place", change.in_place);
+            if let Some(pause_ms) = change.pause_ms {
+                span.record("pause_ms", pause_ms);
+            }
+            if let Some(why) = &change.why {
+                traces::fail(span, why);
+            }
+        }
         self.hosted.tell(News::Change(change.clone()));
         self.remember(|ledger| ledger.record(change));
     }

@@ -103,6 +103,19 @@ pub enum ChangeOutcome {
     Replaced,
 }
 
+impl ChangeOutcome {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChangeOutcome::Refused => "refused",
+            ChangeOutcome::Probation => "probation",
+            ChangeOutcome::Held => "held",
+            ChangeOutcome::TakenBack => "taken_back",
+            ChangeOutcome::Replaced => "replaced",
+        }
+    }
+}
+
 impl Default for Ledger {
     fn default() -> Self {
         Ledger {

@@ -20,6 +20,7 @@ pub struct Service {
     /// The pipeline that is looked at.
     pipeline: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     host: Option<Child>,
     address: String,
     /// Of the requests.
@@ -33,25 +34,41 @@ impl Service {
         Service::start_with(pipelines, &["--rate", "1000000"], reqwest::Client::new())
     }
 
+    /// With these pipelines and variables.
+    pub fn start_in(pipelines: &[(&str, &str)], environment: &[(&str, &str)]) -> Service {
+        let mut service = Service::new(pipelines, &[], reqwest::Client::new());
+        let of = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        service.environment = environment.iter().map(of).collect();
+        service.begin();
+        service
+    }
+
     /// With these pipelines and arguments, and a client that asks.
     pub fn start_with(
         pipelines: &[(&str, &str)],
         arguments: &[&str],
         client: reqwest::Client,
     ) -> Service {
+        let mut service = Service::new(pipelines, arguments, client);
+        service.begin();
+        service
+    }
+
+    fn new(pipelines: &[(&str, &str)], arguments: &[&str], client: reqwest::Client) -> Service {
         let folder = tempfile::tempdir().expect("a folder");
         for made in ["pipelines", "plugins"] {
             fs::create_dir(folder.path().join(made)).expect("writable");
         }
         let plugin = folder.path().join("plugins/hostile.wasm");
         fs::copy(common::plugin_file("hostile"), plugin).expect("it is built");
-        let mut service = Service {
+        let service = Service {
             folder,
             pipeline: pipelines
                 .first()
                 .map_or("shop", |(name, _)| name)
                 .to_owned(),
             arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+            environment: Vec::new(),
             host: None,
             address: String::new(),
             runtime: tokio::runtime::Builder::new_current_thread()
@@ -63,7 +80,6 @@ impl Service {
         for (name, text) in pipelines {
             service.write(name, text);
         }
-        service.begin();
         service
     }
 
@@ -78,6 +94,7 @@ impl Service {
         command
             .args(["serve", ".", "--listen", address])
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .args(["--probation", "500ms"])
             .current_dir(self.folder.path())
             .stdin(Stdio::null())

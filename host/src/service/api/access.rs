@@ -26,8 +26,8 @@ use crate::service::tokens::{Role, Tokens};
 
 /// How many requests with a wrong token an address may send in a minute.
 const WRONG_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
-/// What is answered to everybody.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// What is answered to everybody, and asked again and again.
+pub const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
 type Limiter = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>;
 
