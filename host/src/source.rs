@@ -16,6 +16,8 @@ pub mod event_time;
 pub mod looks;
 /// Keys in rows that are nearly the names of fields.
 mod misspelt;
+/// How many rows are handed out at a time.
+pub mod pace;
 /// Rows of a text that comes in pieces.
 pub mod pieces;
 /// Reads one task's part of a source.
@@ -34,6 +36,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use self::chunk::Chunk;
+use self::pace::Pace;
 use crate::blame::Fault;
 use crate::budget::Budget;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position, SourceSnapshot};
@@ -238,6 +241,8 @@ pub struct SourceContext {
     pub batch_rows: usize,
     /// May allow fewer rows at a time.
     pub budget: Arc<Budget>,
+    /// So may this.
+    pub pace: Arc<Pace>,
     /// How many blocks are decoded at the same time; with one, in the reading
     /// task.
     pub decode_workers: usize,
@@ -267,7 +272,8 @@ pub struct LeftPartition {
 impl SourceContext {
     /// How many rows to hand out at a time, at least one.
     pub fn rows_max(&self) -> usize {
-        self.batch_rows.min(self.budget.rows_max()).max(1)
+        let rows = self.budget.rows_max().min(self.pace.rows_max());
+        self.batch_rows.min(rows).max(1)
     }
 
     /// The snapshot of a partition, whichever task it was read by.

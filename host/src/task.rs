@@ -12,7 +12,7 @@ mod error;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -94,8 +94,12 @@ impl Task {
                     // A sink may only finish after its last rows are committed.
                     self.wait_for_commit(id).await?;
                 }
+                let began = matches!(what, Incoming::Batch(..)).then(Instant::now);
                 let snapshot = self.handle(what, &mut courier)?;
                 self.send(&mut courier).await?;
+                if let (Some(began), Head::Source { reader, .. }) = (began, &self.head) {
+                    reader.taken(began.elapsed());
+                }
                 if let Some((snapshot, own)) = snapshot.zip(self.checkpoints.as_mut()) {
                     own.last_passed = snapshot.checkpoint;
                     courier.passed = snapshot.checkpoint;

@@ -165,6 +165,7 @@ async fn try_open(
         placement: Placement::on_one_host(task.0, task.1),
         batch_rows: plan.batch_rows,
         budget: Arc::new(sluicebox::budget::Budget::new(usize::MAX)),
+        pace: Arc::new(sluicebox::source::pace::Pace::unbound()),
         decode_workers: 1,
         clock: Arc::new(SystemClock),
         is_transactional: false,

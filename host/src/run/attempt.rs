@@ -36,6 +36,7 @@ use crate::router::Router;
 use crate::sink::dead_letter::{DeadLetters, Writer};
 use crate::sink::{SinkContext, SinkError};
 use crate::source::SourceContext;
+use crate::source::pace::Pace;
 use crate::source::reader::SourceReader;
 use crate::source::silence::SilenceWatch;
 use crate::source::watermark::SharedWatermarks;
@@ -364,6 +365,10 @@ impl Attempt<'_> {
             placement: self.placement(first, index),
             batch_rows: self.revision.plan.batch_rows,
             budget: self.pipeline.budget.clone(),
+            pace: Arc::new(match self.offload {
+                Offload::Threads => Pace::default(),
+                Offload::Inline => Pace::unbound(),
+            }),
             decode_workers: match self.offload {
                 Offload::Threads => self.revision.plan.parallelism,
                 Offload::Inline => 1,

@@ -319,6 +319,11 @@ impl SourceReader {
         }
     }
 
+    /// Notes how long it took until a batch was taken.
+    pub fn taken(&self, took: Duration) {
+        self.context.pace.note(took);
+    }
+
     /// The address that a source listens on.
     pub fn address(&self) -> Option<SocketAddr> {
         self.input.address()
@@ -670,6 +675,7 @@ mod tests {
             placement: Placement::on_one_host(0, 1),
             batch_rows: 1,
             budget: Arc::new(crate::budget::Budget::new(usize::MAX)),
+            pace: Arc::default(),
             decode_workers: 1,
             clock: clock.clone(),
             is_transactional: false,

@@ -23,6 +23,7 @@ use crate::operator::{Operator, Outbox};
 use crate::placement::Placement;
 use crate::plan::{EventTime, Node, NodeKind, OperatorPlan, Plan, SourcePlan, TransformPlan};
 use crate::source::SourceContext;
+use crate::source::pace::Pace;
 use crate::source::reader::SourceReader;
 use crate::source::watermark::SharedWatermarks;
 use crate::stop::Stop;
@@ -197,6 +198,7 @@ async fn starts(
         placement: Placement::on_one_host(0, 1),
         batch_rows: READ_ROWS,
         budget: Arc::new(Budget::new(usize::MAX)),
+        pace: Arc::new(Pace::unbound()),
         decode_workers: 1,
         clock: clock.clone(),
         is_transactional: false,

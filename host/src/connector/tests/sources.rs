@@ -37,6 +37,7 @@ use crate::json::render_row;
 use crate::placement::Placement;
 use crate::plan::{EventTime, FieldPath, SourcePlan};
 use crate::schema::{DataType, Field, Schema};
+use crate::source::pace::Pace;
 use crate::source::reader::{Pulled, SourceReader};
 use crate::source::{SourceConnector, SourceContext, SourceError, TURN_ROWS};
 
@@ -88,6 +89,7 @@ pub(super) fn context(batch_rows: usize) -> SourceContext {
         placement: Placement::on_one_host(0, 1),
         batch_rows,
         budget: Arc::new(Budget::new(usize::MAX)),
+        pace: Arc::new(Pace::unbound()),
         decode_workers: 1,
         clock: Arc::new(SystemClock),
         is_transactional: false,
