@@ -26,6 +26,16 @@ pub enum OnError {
     Retry(u32),
 }
 
+/// What is done with a state that the migration of a plugin refuses, or fails on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnMigrationError {
+    /// The pipeline does not start: nothing of the states is changed.
+    #[default]
+    Fail,
+    /// It is written to the pipeline's dead letters, and its key begins anew.
+    DeadLetter,
+}
+
 impl OnError {
     pub fn makes_dead_letters(self) -> bool {
         matches!(self, OnError::DeadLetter | OnError::Retry(_))
@@ -41,7 +51,7 @@ pub struct DeadLetter {
     pub plugin: Option<String>,
     pub plugin_digest: Option<String>,
     /// `decode`, `reject`, `trap`, `deadline`, `memory`, `output_size`, `contract`,
-    /// `event_time`.
+    /// `event_time`, `migration`.
     pub kind: String,
     pub error: String,
     pub panic: Option<String>,

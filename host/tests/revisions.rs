@@ -8,22 +8,28 @@ mod common;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipeline::{assert_accounted, assert_same, plan_of, rows_of, runtime, to_topic};
 use serde_json::Value;
+use sluicebox::batch::Batch;
 use sluicebox::checkpoint::coordinator::CompletedCheckpoint;
 use sluicebox::checkpoint::replacement::Replacement;
+use sluicebox::checkpoint::snapshot::SinkSnapshot;
 use sluicebox::checkpoint::storage::Storage;
 use sluicebox::checkpoint::storage::folder::FolderStorage;
 use sluicebox::checkpoint::storage::memory::MemoryStorage;
 use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::clock::SystemClock;
-use sluicebox::element::Purpose;
-use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
+use sluicebox::connector::Description;
+use sluicebox::element::{CheckpointId, Purpose};
+use sluicebox::plan::{Delivery, NodeKind, Plan, StateBackend, StatePlan};
 use sluicebox::run::{Durable, Job, Pipeline, RunError, Summary};
+use sluicebox::schema::Schema;
+use sluicebox::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError};
 use sluicebox::topic::MemoryTopic;
 
 const ROWS: u64 = 12_000;
@@ -376,4 +382,213 @@ fn states_of_an_earlier_version_are_migrated() {
             assert_same(expected, &sorted(topic), "migrated");
         }
     }
+}
+
+/// Counts of users as they change. `basics.count_worse` takes those of `basics.count` up to
+/// 3, and counts up to 127.
+fn running(aggregate: &str, more: &str) -> String {
+    format!(
+        r#"
+        name = "counts"
+        dead_letters = "dead.jsonl"
+        plugins.basics.path = {basics:?}
+        [sources.actions]
+        type = "generator"
+        seed = 4
+        users = 300
+        rate = 20000
+        count = 24000
+        start = "2024-01-01T10:00:00Z"
+        [operators.counted]
+        plugin = "basics.{aggregate}"
+        input = "actions"
+        key = "user_id"
+        window = "running"
+        {more}
+        [sinks.out]
+        type = "blackhole"
+        input = "counted"
+        "#,
+        basics = common::plugin_file("basics"),
+    )
+}
+
+/// The last count of each user.
+fn counts(rows: &[Value]) -> BTreeMap<String, i64> {
+    let of = |row: &Value| {
+        let user = row["user_id"].as_str().expect("a user").to_owned();
+        (user, row["count"].as_i64().expect("a count"))
+    };
+    rows.iter().map(of).collect()
+}
+
+#[test]
+fn states_that_cannot_be_migrated_become_dead_letters() {
+    let topic = Arc::default();
+    let whole = plan(&running("count", ""), 1, &topic);
+    let job = Job::new(whole, Arc::new(SystemClock));
+    runtime().block_on(job.run()).expect("it runs");
+    let expected = counts(&rows_of(&topic));
+
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let in_folder = FolderStorage::open(&folder.path().join("state"), 1 << 20).expect("it opens");
+    let storages: [Arc<dyn Storage>; 2] = [Arc::new(MemoryStorage::default()), Arc::new(in_folder)];
+    for (at, storage) in storages.into_iter().enumerate() {
+        let topic = Arc::new(MemoryTopic::default());
+        let transaction = Arc::new(MemoryTransaction::new(vec![topic.clone()]));
+        let dead_letters = folder.path().join(format!("dead-{at}.jsonl"));
+        let revision = |aggregate: &str, more: &str| {
+            let mut plan = plan(&running(aggregate, more), 1, &topic);
+            plan.dead_letters = Some(dead_letters.clone());
+            plan
+        };
+        let first = revision("count", "");
+        let durable = Durable::new(storage).committing(transaction);
+        let pipeline = Pipeline::of(&first, Arc::new(SystemClock)).keeping(durable);
+        let told = runtime().block_on(async {
+            let job = Job::revision(&pipeline, first);
+            let ended = run_until(job, 16_000, |pipeline| pipeline.requests().swap()).await;
+            ended.expect("it ends for the next");
+            let told = rows_of(&topic).len();
+            let worse = || {
+                let more = "on_migration_error = \"dead_letter\"";
+                Job::revision(&pipeline, revision("count_worse", more))
+            };
+            // A crash before the first checkpoint, and a run to the end.
+            let job = worse();
+            let source = job.progress()[0].clone();
+            let read = async {
+                while source.snapshot().rows_out < 200 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                ended = job.run() => panic!("{ended:?}"),
+                () = read => {}
+            }
+            assert_accounted(&worse().run().await.expect("it ends"));
+            told
+        });
+        let rows = rows_of(&topic);
+        let (then, now) = (counts(&rows[..told]), counts(&rows[told..]));
+        let text = std::fs::read_to_string(&dead_letters).expect("there are some");
+        let (mut lost, mut failed) = (BTreeMap::new(), BTreeMap::<String, i64>::new());
+        for line in text.lines() {
+            let letter: Value = serde_json::from_str(line).expect("a letter");
+            let payload = letter["payload"].as_str().expect("a payload");
+            let of: Value = serde_json::from_str(payload).expect("a key or a row");
+            let user = of["user_id"].as_str().expect("a user").to_owned();
+            if letter["kind"] != "migration" {
+                *failed.entry(user).or_default() += 1;
+                continue;
+            }
+            let error = letter["error"].as_str().expect("a reason");
+            assert!(error.ends_with(" is too much"), "{letter}");
+            assert_eq!(letter["node"], "counted");
+            let state = letter["row"].as_str().expect("the state");
+            let state: Value = serde_json::from_str(state).expect("the state");
+            let count = state["count"].as_i64().expect("a count");
+            assert_eq!(lost.insert(user, count), None, "once, through the crash");
+        }
+        assert!(!lost.is_empty());
+        for (user, whole) in &expected {
+            let then = then.get(user).copied().unwrap_or_default();
+            assert_eq!(
+                lost.get(user).copied(),
+                (then > 3).then_some(then),
+                "{user}"
+            );
+            let kept = if lost.contains_key(user) { 0 } else { then };
+            let now = now.get(user).copied().unwrap_or(kept);
+            let failed = failed.get(user).copied().unwrap_or_default();
+            assert_eq!(then - kept + now + failed, *whole, "{user}");
+        }
+    }
+}
+
+/// Takes a millisecond for each row.
+struct SlowSink;
+
+impl SinkConnector for SlowSink {
+    fn describe(&self) -> Description {
+        Description {
+            connector: "slow",
+            ..Description::default()
+        }
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
+
+    fn open(&self, _: &str, _: &Arc<Schema>, _: &SinkContext) -> Result<Box<dyn Sink>, SinkError> {
+        Ok(Box::new(SlowSink))
+    }
+}
+
+impl Sink for SlowSink {
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        std::thread::sleep(Duration::from_millis(batch.rows() as u64));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        Ok(SinkSnapshot::default())
+    }
+
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// A few full batches, of which channels would be full, are half a minute of this work.
+#[test]
+fn a_swap_and_checkpoints_are_soon_where_rows_take_long() {
+    let text = running("count", "")
+        .replace("rate = 20000", "")
+        .replace("count = 24000", "");
+    let mut plan = plan(&text, 2, &Arc::default());
+    plan.dead_letters = None;
+    let sink = plan.nodes.iter_mut().find(|node| node.name == "out");
+    if let NodeKind::Sink(sink) = &mut sink.expect("it is there").kind {
+        sink.connector = Box::new(SlowSink);
+    }
+    if let Some(state) = &mut plan.state {
+        state.delivery = Delivery::AtLeastOnce;
+    }
+    let durable = Durable::new(Arc::new(MemoryStorage::default()));
+    let pipeline = Pipeline::of(&plan, Arc::new(SystemClock)).keeping(durable);
+    let job = Job::revision(&pipeline, plan);
+    let sink = job.progress().last().expect("it has a sink").clone();
+    let began = Instant::now();
+    let took = runtime().block_on(async {
+        let running = job.run();
+        tokio::pin!(running);
+        let written = async {
+            while sink.snapshot().rows_in < 4_000 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            ended = &mut running => panic!("{ended:?}"),
+            () = written => {}
+        }
+        let asked = Instant::now();
+        pipeline.requests().swap();
+        running.await.expect("it ends");
+        asked.elapsed()
+    });
+    let history = pipeline.history();
+    let longest = history.iter().map(|done| done.took).max();
+    let longest = longest.expect("there are checkpoints");
+    assert!(
+        took < Duration::from_secs(6) && longest < Duration::from_secs(6),
+        "{took:?}, checkpoints {longest:?}, {:?}",
+        began.elapsed()
+    );
+    assert!(history.len() >= 2, "{history:?}");
 }

@@ -10,7 +10,7 @@ use super::join::{self, TableConfig};
 use super::key::{self, KeyConfig};
 use super::reader::{ConfigValue, Table, to_i64};
 use super::runs::{self, Runs};
-use crate::dead_letter::OnError;
+use crate::dead_letter::{OnError, OnMigrationError};
 use crate::logic;
 use crate::logic::Limits;
 use crate::plan::{Alignment, Bounds, RowOrder, TimeDomain, Window};
@@ -29,6 +29,7 @@ pub struct OperatorConfig {
     pub parameters_place: Span,
     pub time: EventTimeConfig,
     pub on_error: Option<OnError>,
+    pub on_migration_error: Option<Setting<OnMigrationError>>,
     pub limits: Limits,
     pub key: Option<KeyConfig>,
     pub window: Option<Spanned<Window>>,
@@ -92,14 +93,22 @@ pub(super) fn read(
         .optional("on_error")
         .and_then(|value| read_policy(&value, mistakes));
     let limits = table.optional("limits");
+    let of_migrations = table.optional("on_migration_error");
     if runs.as_ref().is_some_and(|runs| runs.plugin().is_none()) {
-        for value in parameters_value.iter().chain(&limits) {
+        let given = [&parameters_value, &limits, &of_migrations];
+        for value in given.into_iter().flatten() {
             refuse_extra(value, "only operators of plugins have it", mistakes);
         }
     }
     let limits = limits
         .and_then(|value| value.table(mistakes))
         .map_or(Limits::default(), |table| read_limits(table, mistakes));
+    let on_migration_error = of_migrations.and_then(|value| {
+        Some(Setting {
+            key: value.key_span(),
+            value: value.choice(MIGRATION_POLICIES, mistakes)?.into_inner(),
+        })
+    });
     let key = table
         .optional("key")
         .and_then(|value| key::read(&value, mistakes));
@@ -133,6 +142,7 @@ pub(super) fn read(
         parameters_place,
         time,
         on_error,
+        on_migration_error,
         limits,
         key,
         window,
@@ -215,6 +225,11 @@ fn parameter_value(value: &DeValue) -> Option<logic::Value> {
 }
 
 const RETRIES_MAX: i64 = 100;
+
+const MIGRATION_POLICIES: &[(&str, OnMigrationError)] = &[
+    ("fail", OnMigrationError::Fail),
+    ("dead_letter", OnMigrationError::DeadLetter),
+];
 
 fn read_policy(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<OnError> {
     if !matches!(value.raw(), DeValue::Table(_)) {

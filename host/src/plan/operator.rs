@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::event_time::OperatorTime;
-use crate::dead_letter::OnError;
+use crate::dead_letter::{OnError, OnMigrationError};
 use crate::logic::{Factory, Limits, Value};
 use crate::quantity::show_ms;
 use crate::schema::{DataType, Field, Schema};
@@ -25,6 +25,7 @@ pub struct OperatorPlan {
     /// Only plugins have limits.
     pub limits: Option<Limits>,
     pub on_error: OnError,
+    pub on_migration_error: OnMigrationError,
 }
 
 impl OperatorPlan {

@@ -8,6 +8,7 @@ use super::builder::Builder;
 use super::join;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, OperatorName, PluginFrom, Runs, Spanned};
+use crate::dead_letter::OnMigrationError;
 use crate::files::{FileUser, what_is_missing};
 use crate::logic::{Factory, Kind, Loader, Module, OperatorInfo, Parameter, Value, ValueType};
 use crate::plan::Arguments;
@@ -110,6 +111,7 @@ impl<'a> Builder<'a> {
             return None;
         }
         let timing = self.timing(operator, &title, info.kind);
+        self.check_policy_of_migrations(operator, &title, info.kind);
         let arguments = self.arguments(operator, wanted, &title, &info.parameters);
         let factory = arguments
             .as_ref()
@@ -122,6 +124,33 @@ impl<'a> Builder<'a> {
             earlier: self.migrations(operator, wanted, module.as_ref()),
             timing,
         })
+    }
+
+    /// Refuses to say what becomes of states where there are none, and that they become
+    /// dead letters where nothing keeps these.
+    fn check_policy_of_migrations(&mut self, operator: &OperatorConfig, title: &str, kind: Kind) {
+        let Some(setting) = &operator.on_migration_error else {
+            return;
+        };
+        let mistake = if !matches!(kind, Kind::Aggregate | Kind::Process) {
+            let message = format!(
+                "{title} is a {}, which keeps no states that are migrated",
+                kind.name()
+            );
+            Mistake::new(message)
+                .at(setting.key.clone(), "")
+                .help("remove it")
+        } else if setting.value == OnMigrationError::DeadLetter
+            && self.config.dead_letters.is_none()
+        {
+            let message = format!("{title} has states that become dead letters, and none are kept");
+            Mistake::new(message)
+                .at(setting.key.clone(), "")
+                .help("add `dead_letters = \"FILE\"` to the pipeline")
+        } else {
+            return;
+        };
+        self.mistakes.push(mistake);
     }
 
     /// What makes states of earlier versions of an operator its own.

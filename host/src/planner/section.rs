@@ -81,6 +81,10 @@ pub(super) fn operator_plan(
         arguments: resolved.arguments.clone(),
         limits: operator.runs.plugin().map(|_| operator.limits),
         on_error: operator.on_error.unwrap_or_default(),
+        on_migration_error: operator
+            .on_migration_error
+            .as_ref()
+            .map_or_else(Default::default, |setting| setting.value),
     })
 }
 

@@ -60,6 +60,7 @@ impl StageSection {
             parameters_place: operator.parameters_place.clone(),
             time: Default::default(),
             on_error: operator.on_error.filter(|_| runs_plugin),
+            on_migration_error: operator.on_migration_error.clone().filter(|_| runs_plugin),
             limits: operator.limits,
             key: key.map(|columns| KeyConfig {
                 place: key_place,

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 use tracing::field::Empty;
@@ -19,7 +19,7 @@ use super::pipeline::Pipeline;
 use super::restore::{self, Start};
 use super::revision::Revision;
 use super::wiring::{CHANNEL_ELEMENTS, Wiring, chains};
-use crate::checkpoint::barrier::TaskCheckpoints;
+use crate::checkpoint::barrier::{DeadLetterMessage, TaskCheckpoints};
 use crate::checkpoint::coordinator::Coordinator;
 use crate::checkpoint::manifest::LettersManifest;
 use crate::checkpoint::transaction::Participants;
@@ -190,6 +190,15 @@ impl Attempt<'_> {
             // Not before all outputs could be opened: a run that is refused loses
             // nothing.
             restore::forget(durable, forgotten, self.offload).await?;
+        }
+        if !start.lost.is_empty() {
+            // Behind the checkpoint before the first row, where those of later checkpoints are
+            // taken back.
+            let after = first.unwrap_or(start.next - 1);
+            let (answer, _) = oneshot::channel();
+            let message = DeadLetterMessage::Written(after, start.lost, answer);
+            // There is room for it: nobody has sent anything yet.
+            let _ = dead_letters.try_send(message);
         }
         let mut futures: Vec<AttemptFuture> = Vec::with_capacity(tasks.len() + 2);
         if let Some(durable) = durable {

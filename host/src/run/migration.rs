@@ -11,26 +11,32 @@ use crate::blame::Blame;
 use crate::budget::Budget;
 use crate::checkpoint::manifest::{Manifest, NodeManifest};
 use crate::checkpoint::storage::Storage;
+use crate::dead_letter::{self, DeadLetter, OnMigrationError};
 use crate::logic::Factory;
 use crate::offload::Offload;
 use crate::plan::change::{NodeDescription, earlier_state};
 use crate::plan::{Node, NodeKind};
 use crate::schema::Schema;
 use crate::shard::SHARDS;
-use crate::state::migration::{Layout, Migration, MigrationError};
+use crate::state::migration::{Layout, LostState, Migrated, Migration, MigrationError};
 use crate::state::spec::{TableSpec, field_texts};
 use crate::state::stored::StoredTable;
 use crate::{process, window};
 
-/// Rewrites the current rows of each table whose states are those of an earlier version.
-/// The checkpoint itself stays as it is: to run the earlier version again, it is restored.
+/// How many states of a table may become dead letters: more are no exceptions.
+const LOST_MAX: usize = 10_000;
+
+/// Rewrites the current rows of each table whose states are those of an earlier version,
+/// and returns the dead letters of those that are lost. The checkpoint itself stays as it
+/// is: to run the earlier version again, it is restored.
 pub async fn migrate(
     revision: &Revision,
     manifest: &Manifest,
     dropped: &Dropped,
     storage: &Arc<dyn Storage>,
     offload: Offload,
-) -> Result<(), RunError> {
+) -> Result<Vec<DeadLetter>, RunError> {
+    let mut letters = Vec::new();
     for (node, now) in revision.plan.nodes.iter().zip(&revision.description) {
         let mut known = manifest.nodes.iter();
         let then = known.find(|then| then.name() == node.name && !dropped.has(then.name()));
@@ -40,7 +46,8 @@ pub async fn migrate(
         for migration in due.collect::<Vec<_>>() {
             let began = Instant::now();
             let migrated = offload.run(move || migration.run()).await;
-            let states = migrated.map_err(|error| refused(node, manifest, error))?;
+            let Migrated { states, lost } =
+                migrated.map_err(|error| refused(node, manifest, error))?;
             tracing::info!(
                 "operator `{}`: {states} states of an earlier version, from checkpoint {}, are \
                  migrated ({} ms)",
@@ -48,9 +55,32 @@ pub async fn migrate(
                 manifest.id,
                 began.elapsed().as_millis()
             );
+            if let Some(first) = lost.first() {
+                tracing::warn!(
+                    "operator `{}`: {} states cannot be migrated, and their keys begin anew; the \
+                     first is that of the key {}: {}",
+                    node.name,
+                    lost.len(),
+                    first.key,
+                    first.why
+                );
+            }
+            letters.extend(lost.into_iter().map(|state| letter(node, state)));
         }
     }
-    Ok(())
+    Ok(letters)
+}
+
+fn letter(node: &Node, lost: LostState) -> DeadLetter {
+    let operator = node.kind.operator();
+    DeadLetter {
+        node: node.name.clone(),
+        plugin: operator.map(|operator| operator.name.clone()),
+        plugin_digest: operator.map(|operator| operator.factory.digest().to_owned()),
+        kind: "migration".to_owned(),
+        error: lost.why,
+        ..dead_letter::of_state(&lost.key, Some(&lost.state))
+    }
 }
 
 /// The migrations of a node's tables.
@@ -77,6 +107,10 @@ fn due(
             factory: migrates_from(node, &known.state)?,
             key: key_schema(node)?,
             layout: layout(node)?,
+            lost_max: match node.kind.operator()?.on_migration_error {
+                OnMigrationError::Fail => 0,
+                OnMigrationError::DeadLetter => LOST_MAX,
+            },
         })
     };
     now.tables.iter().filter_map(migration).collect()

@@ -16,6 +16,7 @@ use crate::checkpoint::manifest::{LettersAfter, Manifest, NodeManifest, Progress
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::checkpoint::transaction::{Committed, Participants};
+use crate::dead_letter::DeadLetter;
 use crate::element::{CheckpointId, Purpose};
 use crate::offload::Offload;
 use crate::plan::change::{
@@ -46,6 +47,8 @@ pub struct Start {
     pub started_ms: Option<i64>,
     /// The dead letters that come again.
     pub letters: Vec<LettersAfter>,
+    /// Those of states that could not be migrated.
+    pub lost: Vec<DeadLetter>,
     /// Deletes the rows of operators that were dropped.
     pub obsolete: Changes,
     /// The checkpoints that a run deletes because it starts anew.
@@ -83,6 +86,7 @@ impl Start {
             letters: manifest.map_or_else(Vec::new, letters_after),
             obsolete: Changes::default(),
             forgotten: None,
+            lost: Vec::new(),
         };
         for table in all.iter().filter(is_dropped).flat_map(tables_of) {
             delete_table(table, &mut start.obsolete);
@@ -308,10 +312,12 @@ pub async fn restore(
         durable.drop_copy_soon(later.id).await?;
     }
     begin(participants, committed, agreed, offload).await?;
-    if let Some(manifest) = &manifest {
-        migrate(revision, manifest, &dropped, &durable.storage, offload).await?;
-    }
+    let lost = match &manifest {
+        Some(manifest) => migrate(revision, manifest, &dropped, &durable.storage, offload).await?,
+        None => Vec::new(),
+    };
     let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
+    start.lost = lost;
     // What was dropped, or skipped, is left behind by a checkpoint at once.
     start.checkpoints_first |= from.is_some() || !dropped.is_empty();
     Ok(start)

@@ -2,7 +2,8 @@
 //! its plugin has a transform from one to the other.
 //!
 //! All rows of a table are rewritten before the first row is read, and nothing else of
-//! them is changed. A restore of the checkpoint undoes it.
+//! them is changed; a row with a state that is lost is deleted. A restore of the checkpoint
+//! undoes it.
 
 use std::sync::Arc;
 
@@ -25,6 +26,26 @@ pub struct Migration {
     pub factory: Arc<dyn Factory>,
     pub key: Arc<Schema>,
     pub layout: Layout,
+    /// How many states may be lost, to become dead letters.
+    pub lost_max: usize,
+}
+
+/// What became of the states of a table.
+#[derive(Debug, Default)]
+pub struct Migrated {
+    pub states: u64,
+    /// Those that there is no state of now.
+    pub lost: Vec<LostState>,
+}
+
+/// A state that the plugin rejects, or fails on.
+#[derive(Debug)]
+pub struct LostState {
+    /// As JSON.
+    pub key: String,
+    /// As JSON, of the earlier version.
+    pub state: String,
+    pub why: String,
 }
 
 /// Finds the states in a row of the table, in their order.
@@ -48,21 +69,27 @@ pub enum MigrationError {
     Row(#[from] RowError),
     #[error("the migration cannot be opened: {0}")]
     Open(Failure),
-    /// Of the first state that is rejected, or that the plugin fails on.
+    /// Of the first state that is lost, and must not be.
     #[error("the state of the key {key} cannot be migrated: {why}")]
     State { key: String, why: String },
+    #[error(
+        "{} of its states and more cannot be migrated, the first one of the key {}: {}",
+        .lost.len(), .lost[0].key, .lost[0].why
+    )]
+    States { lost: Vec<LostState> },
 }
 
 impl Migration {
-    /// Rewrites all rows, and returns how many states they have.
-    pub fn run(&self) -> Result<u64, MigrationError> {
+    /// Rewrites all rows.
+    pub fn run(&self) -> Result<Migrated, MigrationError> {
+        let info = self.factory.info();
         let mut caller = Caller {
             factory: &*self.factory,
             logic: None,
-            then: Codec::new(self.factory.info().inputs[0].schema.fields.clone()),
-            now: Codec::new(self.factory.info().outputs[0].schema.fields.clone()),
+            then: Codec::new(info.inputs[0].schema.fields.clone()),
+            now: Codec::new(info.outputs[0].schema.fields.clone()),
         };
-        let mut count = 0;
+        let mut migrated = Migrated::default();
         let mut failed = None;
         let mut panes = self.table.panes()?.into_iter();
         let mut scan = None;
@@ -74,13 +101,14 @@ impl Migration {
                 }
                 let Some(open) = &mut scan else { break };
                 match self.table.next(open)? {
-                    Some(rows) => match self.rewrite(&rows, &mut caller, &mut part) {
-                        Ok(states) => count += states as u64,
-                        Err(error) => {
+                    Some(rows) => {
+                        if let Err(error) =
+                            self.rewrite(&rows, &mut caller, &mut migrated, &mut part)
+                        {
                             failed = Some(error);
                             return Ok(None);
                         }
-                    },
+                    }
                     None => scan = None,
                 }
             }
@@ -89,46 +117,94 @@ impl Migration {
         self.table.storage.rewrite(&mut next_part)?;
         match failed {
             Some(error) => Err(error),
-            None => Ok(count),
+            None => Ok(migrated),
         }
     }
 
-    /// Adds these rows with other states, and returns how many states they have.
+    /// Adds these rows with other states, and deletes those that have none any more.
     fn rewrite(
         &self,
         rows: &StoredRows,
         caller: &mut Caller<'_>,
+        migrated: &mut Migrated,
         out: &mut Changes,
-    ) -> Result<usize, MigrationError> {
+    ) -> Result<(), MigrationError> {
         let mut states = Vec::with_capacity(rows.len());
         let mut of_rows = Vec::with_capacity(rows.len());
         for (_, _, row) in rows.rows() {
             let last = (self.layout)(row, &mut states)?;
             of_rows.push((states.len(), last));
         }
-        let key_of = |state: usize| {
-            let row = of_rows.partition_point(|(end, _)| *end <= state);
-            let key = rows.rows().nth(row).map_or(&[][..], |(_, key, _)| key);
-            let shown = show_rows(&self.key, &[key]).ok();
-            let shown = shown.and_then(|mut keys| keys.pop());
-            shown.map_or_else(String::new, |key| key.get().to_owned())
-        };
-        let migrated = caller.migrate(&states, key_of)?;
+        let made = caller.migrate(&states)?;
         let mut first = 0;
-        for ((key, (_, _, row)), (end, last)) in rows.storage_keys().zip(rows.rows()).zip(of_rows) {
-            let (then, now) = (&states[first..end], &migrated[first..end]);
-            out.put(
-                |bytes| bytes.extend_from_slice(key),
-                |bytes| write_with(row, then, now, last, bytes),
-            );
+        for ((stored, (_, key, row)), (end, last)) in
+            rows.storage_keys().zip(rows.rows()).zip(of_rows)
+        {
+            let (then, made) = (&states[first..end], &made[first..end]);
             first = end;
+            let now: Result<Vec<&[u8]>, &str> = made
+                .iter()
+                .map(|made| made.as_deref().map_err(String::as_str))
+                .collect();
+            match now {
+                Ok(now) => {
+                    migrated.states += now.len() as u64;
+                    out.put(
+                        |bytes| bytes.extend_from_slice(stored),
+                        |bytes| write_with(row, then, &now, last, bytes),
+                    );
+                }
+                Err(_) => {
+                    for (state, made) in then.iter().zip(made) {
+                        let why = made.as_ref().err().map_or(BESIDE, String::as_str);
+                        self.lose(key, state, why, migrated)?;
+                    }
+                    out.delete(|bytes| bytes.extend_from_slice(stored));
+                }
+            }
         }
-        Ok(states.len())
+        Ok(())
+    }
+
+    /// Notes a state that is lost, unless too many are.
+    fn lose(
+        &self,
+        key: &[u8],
+        state: &[u8],
+        why: &str,
+        migrated: &mut Migrated,
+    ) -> Result<(), MigrationError> {
+        let shown = |schema: &Schema, row: &[u8]| {
+            let shown = show_rows(schema, &[row]).ok();
+            let shown = shown.and_then(|mut rows| rows.pop());
+            shown.map_or_else(String::new, |row| row.get().to_owned())
+        };
+        let key = shown(&self.key, key);
+        if self.lost_max == 0 {
+            return Err(MigrationError::State {
+                key,
+                why: why.to_owned(),
+            });
+        }
+        migrated.lost.push(LostState {
+            key,
+            state: shown(&self.factory.info().inputs[0].schema, state),
+            why: why.to_owned(),
+        });
+        match migrated.lost.len() > self.lost_max {
+            true => Err(MigrationError::States {
+                lost: std::mem::take(&mut migrated.lost),
+            }),
+            false => Ok(()),
+        }
     }
 }
 
+/// Why a state is lost that can be migrated.
+const BESIDE: &str = "another state of the key cannot be migrated";
+
 /// Appends a row with other states in place of these, which are parts of it.
-fn write_with(row: &[u8], then: &[&[u8]], now: &[Vec<u8>], last: LastState, out: &mut Vec<u8>) {
+fn write_with(row: &[u8], then: &[&[u8]], now: &[&[u8]], last: LastState, out: &mut Vec<u8>) {
     let (count, mut written) = (then.len(), 0);
     for (at, (then, now)) in then.iter().zip(now).enumerate() {
         let start = then.as_ptr() as usize - row.as_ptr() as usize;
@@ -153,13 +229,12 @@ struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Makes a state of each. Parts on which the plugin fails are halved, since it may be
-    /// for want of memory or time.
+    /// Makes a state of each, or says why not. Parts on which the plugin fails are halved,
+    /// since it may be for want of memory or time.
     fn migrate(
         &mut self,
         states: &[&[u8]],
-        key_of: impl Fn(usize) -> String,
-    ) -> Result<Vec<Vec<u8>>, MigrationError> {
+    ) -> Result<Vec<Result<Vec<u8>, String>>, MigrationError> {
         let mut migrated = Vec::with_capacity(states.len());
         let mut rest = vec![(0, states.len())];
         while let Some((from, to)) = rest.pop() {
@@ -169,23 +244,16 @@ impl Caller<'_> {
                 columns: &columns,
             };
             match self.logic()?.transform(input) {
-                Ok(answer) => {
-                    let why = |(row, why)| MigrationError::State {
-                        key: key_of(from + row),
-                        why,
-                    };
-                    self.take(answer, to - from, &mut migrated)?.map_err(why)?;
-                }
+                Ok(answer) => self.take(answer, to - from, &mut migrated)?,
                 Err(failure) => {
                     self.logic = None;
-                    if to - from == 1 {
-                        return Err(MigrationError::State {
-                            key: key_of(from),
-                            why: failure.to_string(),
-                        });
+                    match to - from {
+                        1 => migrated.push(Err(failure.to_string())),
+                        count => {
+                            let middle = from + count / 2;
+                            rest.extend([(middle, to), (from, middle)]);
+                        }
                     }
-                    let middle = from + (to - from) / 2;
-                    rest.extend([(middle, to), (from, middle)]);
                 }
             }
         }
@@ -203,30 +271,41 @@ impl Caller<'_> {
         Ok(self.logic.insert(logic).as_mut())
     }
 
-    /// Takes the states of an answer; or the first that there is none of, and why.
+    /// Takes the states of an answer to so many.
     fn take(
         &self,
         answer: Transformed,
         count: usize,
-        migrated: &mut Vec<Vec<u8>>,
-    ) -> Result<Result<(), (usize, String)>, MigrationError> {
-        if let Some(reject) = answer.rejects.into_iter().next() {
-            return Ok(Err((reject.row as usize, reject.reason)));
+        migrated: &mut Vec<Result<Vec<u8>, String>>,
+    ) -> Result<(), MigrationError> {
+        let first = migrated.len();
+        let nothing = || Err("the plugin makes no state of it".to_owned());
+        migrated.extend((0..count).map(|_| nothing()));
+        let made = &mut migrated[first..];
+        for reject in answer.rejects {
+            if let Some(made) = made.get_mut(reject.row as usize) {
+                *made = Err(reject.reason);
+            }
         }
         let Output::Rows(rows) = answer.output else {
-            return Ok(Err((0, "the plugin makes no states of them".to_owned())));
+            return Ok(());
         };
-        let parents = rows.parents.iter().copied();
-        if !parents.eq(0..count as u32) {
-            let why = format!("the plugin made {} states of {count}", rows.parents.len());
-            return Ok(Err((0, why)));
-        }
         let encoder = self.now.encoder(&rows.columns)?;
-        migrated.extend((0..count).map(|row| {
-            let mut state = Vec::new();
-            encoder.encode(row, &mut state);
-            state
-        }));
-        Ok(Ok(()))
+        let mut before = None;
+        for (row, &parent) in rows.parents.iter().enumerate() {
+            let Some(made) = made.get_mut(parent as usize) else {
+                continue;
+            };
+            *made = match before == Some(parent) {
+                true => Err("the plugin makes several states of it".to_owned()),
+                false => {
+                    let mut state = Vec::new();
+                    encoder.encode(row, &mut state);
+                    Ok(state)
+                }
+            };
+            before = Some(parent);
+        }
+        Ok(())
     }
 }

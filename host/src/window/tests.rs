@@ -20,8 +20,7 @@ use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use super::AggregateOperator;
 use crate::batch::Batch;
 use crate::clock::ManualClock;
-use crate::dead_letter::DeadLetter;
-use crate::dead_letter::OnError;
+use crate::dead_letter::{DeadLetter, OnError, OnMigrationError};
 use crate::element::{END_OF_TIME, Inlet};
 use crate::logic::Limits;
 use crate::operator::{Counts, Operator, OperatorError, Outbox};
@@ -200,6 +199,7 @@ impl Setup {
                 factory: Arc::new(ledger),
                 earlier: Vec::new(),
                 on_error: self.on_error,
+                on_migration_error: OnMigrationError::default(),
             },
             columns: vec![vec![2, 3]],
             key_schema: Arc::new(Schema::new(

@@ -7,6 +7,7 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Int64Array, StringArray};
 
 use super::*;
+use crate::dead_letter::OnMigrationError;
 use crate::logic::{
     Accumulated, Callee, Columns, Grouped, Kind, Limits, OperatorInfo, Output, Port, States,
     Transformed,
@@ -234,6 +235,7 @@ fn plan(factory: &Arc<Faulty>, on_error: OnError) -> OperatorPlan {
         arguments: Vec::new(),
         limits: Some(Limits::default()),
         on_error,
+        on_migration_error: OnMigrationError::default(),
     }
 }
 
