@@ -78,6 +78,7 @@ const SOURCES: &[File] = files![
     "src/refused.rs",
     "src/reject.rs",
     "src/text.rs",
+    "src/text/short.rs",
     "src/time.rs",
     "src/transform.rs",
     "src/transform/tests.rs",
