@@ -3,9 +3,10 @@
 //!
 //! It is a hidden file beside them, `.out.jsonl.written`, which one run at a time has
 //! locked. A line has the pipeline, the number of a file, its place on the disk, and its
-//! length and a digest if it is complete. The last line of a number counts. A file that is
-//! complete is known by what is in it, so that it may be moved and copied; another one by
-//! its place.
+//! length and a digest if it is complete. A file that is complete is known by what is in it,
+//! so that it may be moved and copied; another one by its place. The last line of a number is
+//! about the file that this run writes; those before count as long as the files are there: a
+//! run may be killed when its file has not taken the place of the one before yet.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,8 +28,8 @@ pub(super) struct Written {
     names: Numbered,
     pipeline: String,
     file: File,
-    /// By pipeline and number.
-    known: BTreeMap<(String, u64), Known>,
+    /// By pipeline and number, those of the last line last.
+    known: BTreeMap<(String, u64), Vec<Known>>,
     /// How many lines the list may have before those of files that are gone are removed.
     lines_max: usize,
     lines: usize,
@@ -96,11 +97,17 @@ impl Written {
         bytes.truncate(whole.map_or(0, |last| last + 1));
         file.seek(SeekFrom::Start(bytes.len() as u64))?;
         let text = String::from_utf8_lossy(&bytes);
+        let mut known: BTreeMap<_, Vec<Known>> = BTreeMap::new();
+        for (key, line) in text.lines().filter_map(parse) {
+            let lines = known.entry(key).or_default();
+            lines.retain(|before| before.file != line.file);
+            lines.push(line);
+        }
         let mut written = Written {
             names: names.clone(),
             pipeline: pipeline.to_owned(),
             file,
-            known: text.lines().filter_map(parse).collect(),
+            known,
             lines_max: LINES_FEW,
             lines: text.lines().count(),
         };
@@ -129,7 +136,7 @@ impl Written {
     /// A file that is complete, and has its temporary name until this checkpoint is
     /// committed.
     pub fn staged(&self, checkpoint: CheckpointId, number: u64) -> Staged {
-        let known = self.known.get(&(self.pipeline.clone(), number));
+        let known = self.last(number);
         let complete = known.and_then(|known| known.complete.as_ref());
         let to = self.names.path(number);
         Staged {
@@ -143,22 +150,37 @@ impl Written {
     }
 
     fn add(&mut self, number: u64, known: Known) -> io::Result<()> {
-        let key = (self.pipeline.clone(), number);
-        if self.known.get(&key) == Some(&known) {
+        if self.last(number) == Some(&known) {
             return Ok(());
         }
+        let key = (self.pipeline.clone(), number);
         self.file.write_all(show(&key, &known).as_bytes())?;
-        self.known.insert(key, known);
+        let to = self.names.path(number);
+        let there = [FileId::of_path(&part_of(&to))?, FileId::of_path(&to)?];
+        let lines = self.known.entry(key).or_default();
+        lines.retain(|line| {
+            let is_there = line.complete.is_some() || there.contains(&Some(line.file));
+            is_there && line.file != known.file
+        });
+        lines.push(known);
         self.lines += 1;
         self.shorten()
     }
 
+    /// What the list has of a number at last.
+    fn last(&self, number: u64) -> Option<&Known> {
+        self.known.get(&(self.pipeline.clone(), number))?.last()
+    }
+
     /// Whether this pipeline has written the file, and nobody has changed it since.
     fn has(&self, file: &NumberedFile) -> io::Result<bool> {
-        match self.known.get(&(self.pipeline.clone(), file.number)) {
-            Some(known) => known.is(&file.path),
-            None => Ok(false),
+        let known = self.known.get(&(self.pipeline.clone(), file.number));
+        for known in known.into_iter().flatten() {
+            if known.is(&file.path)? {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     /// Whether nothing is lost that is not this pipeline's, or protected, when the file
@@ -209,7 +231,7 @@ impl Written {
     pub fn give_name(&self, staged: &Staged) -> io::Result<()> {
         let Staged { from, to, .. } = staged;
         let known = self.names.file(to.clone());
-        let known = known.and_then(|it| self.known.get(&(self.pipeline.clone(), it.number)));
+        let known = known.and_then(|it| self.last(it.number));
         match known {
             _ if staged.is_restored => match self.has_name(staged, known)? {
                 true => Ok(()),
@@ -267,13 +289,15 @@ impl Written {
             let path = names.path(*number);
             path.exists() || part_of(&path).exists()
         });
-        let lines = self.known.iter().map(|(key, known)| show(key, known));
-        let text: String = lines.collect();
+        let lines = self.known.iter();
+        let lines = lines.flat_map(|(key, lines)| lines.iter().map(move |line| show(key, line)));
+        let lines: Vec<String> = lines.collect();
+        let text = lines.concat();
         // If this is interrupted, there are lines twice.
         self.file.write_all_at(text.as_bytes(), 0)?;
         self.file.set_len(text.len() as u64)?;
         self.file.seek(SeekFrom::End(0))?;
-        self.lines = self.known.len();
+        self.lines = lines.len();
         self.lines_max = 2 * self.lines + LINES_FEW;
         Ok(())
     }
@@ -434,6 +458,36 @@ mod tests {
             fs::write(names.path(1), &edited).expect("it is writable");
             assert_eq!(written.has(&first).expect("a list"), is_of_earlier_version);
         }
+    }
+
+    /// A run that is killed once it has noted its file has not given it the name yet.
+    #[test]
+    fn the_file_of_a_run_before_is_known_until_another_has_its_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut written = open(folder.path(), "one");
+        let first = write(&mut written, 1);
+        let other = folder.path().join("other");
+        fs::write(&other, "other rows of 1").expect("it is writable");
+        for is_complete in [false, true] {
+            let file = File::open(&other).expect("it is there");
+            match is_complete {
+                false => written.begun(1, &file).expect("it is writable"),
+                true => {
+                    let mut digest = RunningDigest::default();
+                    digest.add(b"other rows of 1");
+                    let completed = written.completed(1, &file, digest.text());
+                    completed.expect("it is writable");
+                }
+            }
+            assert!(written.has(&first).expect("a list"));
+            drop(written);
+            written = open(folder.path(), "one");
+            assert!(written.has(&first).expect("a list"));
+        }
+        fs::rename(&other, &first.path).expect("it is there");
+        assert!(written.has(&first).expect("a list"));
+        fs::write(&first.path, "somebody's").expect("it is writable");
+        assert!(!written.has(&first).expect("a list"));
     }
 
     #[test]
