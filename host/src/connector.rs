@@ -28,6 +28,8 @@ pub mod redis;
 pub mod replay;
 /// All connectors that a pipeline's file can name.
 pub mod registry;
+/// What connectors of servers with transactions share.
+mod server;
 /// Receives rows over TCP.
 pub mod tcp;
 

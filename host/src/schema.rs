@@ -92,6 +92,25 @@ impl Field {
 }
 
 impl DataType {
+    pub fn is_number(&self) -> bool {
+        use DataType::{
+            Decimal, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
+        };
+        matches!(
+            self,
+            Int8 | Int16
+                | Int32
+                | Int64
+                | UInt8
+                | UInt16
+                | UInt32
+                | UInt64
+                | Float32
+                | Float64
+                | Decimal { .. }
+        )
+    }
+
     pub fn to_arrow(&self) -> ArrowType {
         match self {
             DataType::Bool => ArrowType::Boolean,

@@ -22,7 +22,7 @@ use crate::element::CheckpointId;
 use crate::files::FileUser;
 use crate::paths::STANDARD_OUTPUT;
 use crate::plan::state::Delivery;
-use crate::schema::{DataType, Schema};
+use crate::schema::Schema;
 use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
 use crate::text::{push_printable, write_text};
 
@@ -160,7 +160,7 @@ impl Console {
         for ((column, field), &width) in columns.zip(&self.widths) {
             column.set_padding((0, GAP));
             column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width + GAP)));
-            if is_number(&field.data_type) {
+            if field.data_type.is_number() {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
@@ -252,23 +252,4 @@ fn printable(text: &str) -> String {
         push_printable(&mut printable, character);
     }
     printable
-}
-
-fn is_number(data_type: &DataType) -> bool {
-    use DataType::{
-        Decimal, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
-    };
-    matches!(
-        data_type,
-        Int8 | Int16
-            | Int32
-            | Int64
-            | UInt8
-            | UInt16
-            | UInt32
-            | UInt64
-            | Float32
-            | Float64
-            | Decimal { .. }
-    )
 }

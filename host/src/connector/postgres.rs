@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
+use super::server::{Password, Server};
 use crate::blame::{Fault, causes};
 
 /// How a server is reached.
@@ -40,13 +41,6 @@ pub struct PostgresConnection {
     pub connect_timeout: Duration,
 }
 
-/// An address, or the folder of the server's socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    pub host: String,
-    pub port: u16,
-}
-
 /// How a connection is encrypted, in libpq's words (`sslmode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tls {
@@ -58,25 +52,6 @@ pub enum Tls {
     /// The server has a certificate for another name, perhaps.
     VerifyCa,
     VerifyFull,
-}
-
-/// It is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
 }
 
 /// "database `shop` on 127.0.0.1:5432".

@@ -21,6 +21,7 @@ use redis::{
     RedisError, RedisResult, ServerError, Value,
 };
 
+use super::server::{Password, Server};
 use crate::blame::Fault;
 use crate::offload::blocking;
 
@@ -34,8 +35,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisConnection {
-    pub host: String,
-    pub port: u16,
+    pub server: Server,
     pub database: i64,
     pub user: Option<String>,
     pub password: Option<Password>,
@@ -43,24 +43,10 @@ pub struct RedisConnection {
     pub tls: bool,
 }
 
-/// It is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// "127.0.0.1:6379, database 0".
 impl fmt::Display for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RedisConnection { host, port, .. } = self;
-        match host.contains(':') {
-            true => write!(f, "[{host}]:{port}, database {}", self.database),
-            false => write!(f, "{host}:{port}, database {}", self.database),
-        }
+        write!(f, "{}, database {}", self.server, self.database)
     }
 }
 
@@ -171,7 +157,7 @@ impl Session {
 }
 
 fn connect(to: &RedisConnection) -> RedisResult<Connection> {
-    let (host, port) = (to.host.clone(), to.port);
+    let Server { host, port } = to.server.clone();
     let address = match to.tls {
         true => ConnectionAddr::TcpTls {
             host,

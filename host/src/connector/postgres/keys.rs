@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{Password, PostgresConnection, Server, Tls};
+use super::{PostgresConnection, Tls};
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{ConfigValue, Table, to_i64};
 use crate::config::secrets;
+use crate::connector::server::{Password, Server};
 use crate::suggest;
 
 /// Where the server is if only its host is written.
@@ -84,7 +85,7 @@ pub fn read_connection(
 /// Reads `host`, `host:port`, `[::1]:port`, or the folder of a socket.
 fn read_server(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<Server> {
     let text = value.text("the address of the server, in quotes", mistakes)?;
-    let server = parse_server(text.get_ref());
+    let server = Server::parse(text.get_ref(), PORT);
     if server.is_none() {
         mistakes.push(
             Mistake::new(format!("{} is not the address of a server", value.what()))
@@ -96,24 +97,6 @@ fn read_server(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<Se
         );
     }
     server
-}
-
-fn parse_server(text: &str) -> Option<Server> {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
-        _ => (text, PORT),
-    };
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']')?,
-        None => host,
-    };
-    let is_good = !host.is_empty()
-        && !host.contains([' ', '@', '?', '\0'])
-        && (host.starts_with('/') || !host.contains('/'));
-    is_good.then(|| Server {
-        host: host.to_owned(),
-        port,
-    })
 }
 
 /// Reads a name of something in the server.
@@ -192,39 +175,6 @@ fn read_properties(
                 format!("{} is not known", value.what()),
                 suggest::help(other, "properties", PROPERTIES),
             ),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_have_a_host_and_perhaps_a_port() {
-        let parsed = |text| parse_server(text).map(|server| server.to_string());
-        for (text, expected) in [
-            ("localhost", "localhost:5432"),
-            ("db.example.org:6000", "db.example.org:6000"),
-            ("127.0.0.1:1", "127.0.0.1:1"),
-            ("[::1]", "[::1]:5432"),
-            ("[::1]:6000", "[::1]:6000"),
-            ("/var/run/postgresql", "/var/run/postgresql:5432"),
-            ("/tmp:6000", "/tmp:6000"),
-        ] {
-            assert_eq!(parsed(text).as_deref(), Some(expected), "{text}");
-        }
-        for text in [
-            "",
-            ":5432",
-            "a b",
-            "host:port",
-            "host:99999",
-            "user@host",
-            "a/b",
-            "[::1",
-        ] {
-            assert_eq!(parsed(text), None, "{text}");
         }
     }
 }

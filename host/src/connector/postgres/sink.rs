@@ -31,9 +31,9 @@ use crate::checkpoint::transaction::Participant;
 use crate::clock::Clock;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::reader::{ConfigValue, Table};
+use crate::connector::server::{Turn, shown};
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
-use crate::json::render_row;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{
@@ -55,9 +55,6 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// How long it takes at most until a refusal is noticed while no rows come.
 const LOOK_AFTER_MS: i64 = 200;
-
-/// How much of a wrong row a message shows.
-const SHOWN_BYTES_MAX: usize = 300;
 
 /// The number of a row among those that are sent together, and whether it is taken back.
 const ROW: &str = "sluicebox row";
@@ -292,8 +289,7 @@ struct PostgresWriter {
     node: String,
     plan: PostgresSink,
     session: Arc<Session>,
-    /// Whether rows are in the pipeline's transaction.
-    is_transactional: bool,
+    turn: Turn,
     statements: Arc<Statements>,
     /// How the values of each column are written.
     forms: Vec<Form>,
@@ -307,8 +303,6 @@ struct PostgresWriter {
     /// When it is looked at whether they have arrived, in ms of the clock.
     look_at_ms: i64,
     clock: Arc<dyn Clock>,
-    /// The checkpoint of the last barrier, until it is committed.
-    uncommitted: Option<CheckpointId>,
 }
 
 /// How rows get to the table.
@@ -361,7 +355,7 @@ impl PostgresWriter {
         Ok(PostgresWriter {
             node: node.to_owned(),
             session,
-            is_transactional,
+            turn: Turn::new(is_transactional),
             statements: Arc::new(plan.statements(node, is_transactional)),
             forms: plan.targets.iter().map(|it| found.form(it)).collect(),
             key: key.map(|(index, _)| index).collect(),
@@ -371,7 +365,6 @@ impl PostgresWriter {
             sent: None,
             look_at_ms: i64::MIN,
             clock: context.clock.clone(),
-            uncommitted: None,
         })
     }
 
@@ -418,13 +411,7 @@ impl PostgresWriter {
         column: usize,
         why: &dyn fmt::Display,
     ) -> SinkError {
-        let mut shown = render_row(batch, row);
-        if shown.len() > SHOWN_BYTES_MAX {
-            let end = (0..=SHOWN_BYTES_MAX).rev();
-            let end = end.into_iter().find(|&at| shown.is_char_boundary(at));
-            shown.truncate(end.unwrap_or(0));
-            shown.push('…');
-        }
+        let shown = shown(batch, row);
         let field = &self.plan.targets[column].field.name;
         self.error(
             format!(
@@ -477,7 +464,7 @@ impl PostgresWriter {
 impl Sink for PostgresWriter {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.encode(batch)?;
-        if self.uncommitted.is_none() && self.rows.len() >= SEND_BYTES {
+        if !self.turn.waits() && self.rows.len() >= SEND_BYTES {
             self.send()?;
         }
         Ok(())
@@ -490,7 +477,7 @@ impl Sink for PostgresWriter {
             answer.map_err(|failure| self.failed(failure))?;
         }
         self.look_at_ms = self.clock.now_ms().saturating_add(LOOK_AFTER_MS);
-        match self.is_transactional {
+        match self.turn.is_transactional {
             true => Ok(()),
             false => self.send(),
         }
@@ -504,30 +491,24 @@ impl Sink for PostgresWriter {
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
         self.send()?;
         self.wait()?;
-        if self.is_transactional {
-            self.uncommitted = Some(id);
-        }
+        self.turn.barrier(id);
         Ok(SinkSnapshot::default())
     }
 
     fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError> {
-        if self.uncommitted.is_none_or(|uncommitted| uncommitted > id) {
-            return Ok(());
-        }
-        self.uncommitted = None;
-        match self.rows.len() >= SEND_BYTES {
+        match self.turn.committed(id) && self.rows.len() >= SEND_BYTES {
             true => self.send(),
             false => Ok(()),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.uncommitted.is_some() && self.rows.len() >= HELD_BYTES_MAX
+        self.turn.waits() && self.rows.len() >= HELD_BYTES_MAX
     }
 
     /// The last checkpoint has committed all rows of the transaction.
     fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
-        match self.is_transactional {
+        match self.turn.is_transactional {
             true => Ok(()),
             false => {
                 self.send()?;

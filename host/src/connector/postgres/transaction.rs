@@ -9,7 +9,7 @@
 //! ([why](../../../../docs/decisions/0026-postgresql.md)).
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
@@ -22,6 +22,7 @@ use crate::blame::Fault;
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::transaction::{Participant, TransactionError};
+use crate::connector::server::Fenced;
 use crate::element::CheckpointId;
 use crate::offload::blocking;
 use crate::sink::CommitContext;
@@ -46,61 +47,30 @@ const END_OTHERS: &str = "
       AND l.classid::bigint = $1 AND l.objid::bigint = $2 AND l.pid <> pg_backend_pid()";
 
 pub struct PostgresTransaction {
-    pipeline: String,
+    fenced: Fenced<Session>,
     connection: PostgresConnection,
-    open: Mutex<Option<Arc<OpenTransaction>>>,
-}
-
-/// A connection of a run that has fenced any earlier one.
-struct OpenTransaction {
-    session: Arc<Session>,
-    epoch: i64,
 }
 
 impl PostgresTransaction {
     pub fn new(connection: &PostgresConnection, pipeline: &CommitContext<'_>) -> Self {
         PostgresTransaction {
-            pipeline: pipeline.name.to_owned(),
+            fenced: Fenced::new(pipeline, connection),
             connection: connection.clone(),
-            open: Mutex::new(None),
         }
     }
 
     /// The connection whose transaction has the rows.
     pub fn session(&self) -> Result<Arc<Session>, TransactionError> {
-        Ok(self.current()?.session.clone())
-    }
-
-    fn current(&self) -> Result<Arc<OpenTransaction>, TransactionError> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or_else(|| TransactionError {
-            what: format!("{}: the transaction is not open", self.who()),
-            cause: "no earlier run was fenced, which is a bug in Sluicebox".to_owned(),
-            fault: Fault::BUG,
-        })
-    }
-
-    fn who(&self) -> String {
-        format!("pipeline `{}`", self.pipeline)
+        self.fenced.session()
     }
 
     fn failed(&self, step: &str, failure: Failure) -> TransactionError {
-        TransactionError {
-            what: format!("{}: {step} {}", self.who(), self.connection),
-            cause: failure.cause,
-            fault: failure.fault,
-        }
-    }
-
-    /// Another run has raised the epoch. Trying again would fence that one.
-    fn is_fenced(&self, step: &str) -> TransactionError {
-        let cause = "another host runs this pipeline and has taken over";
-        self.failed(step, Failure::new(cause, Fault::OUTSIDE_LASTING))
+        self.fenced.failed(step, failure.cause, failure.fault)
     }
 
     /// The halves of the advisory lock's number, and the number.
     fn lock(&self) -> (i64, i64, i64) {
-        let number = XxHash3_64::oneshot(format!("sluicebox {}", self.pipeline).as_bytes());
+        let number = XxHash3_64::oneshot(format!("sluicebox {}", self.fenced.pipeline).as_bytes());
         let (high, low) = ((number >> 32) as i64, (number & 0xFFFF_FFFF) as i64);
         (high, low, number.cast_signed())
     }
@@ -118,7 +88,7 @@ impl PostgresTransaction {
             Ok(_) => {
                 tracing::info!(
                     "{}: ended the connection of an earlier run to {}",
-                    self.who(),
+                    self.fenced.who(),
                     self.connection
                 );
                 Ok(())
@@ -133,7 +103,7 @@ impl PostgresTransaction {
         let until = Instant::now() + END_MAX;
         loop {
             self.end_others(session)?;
-            let pipeline = self.pipeline.clone();
+            let pipeline = self.fenced.pipeline.clone();
             let raised = session.run(move |client| async move { raise(&client, &pipeline).await });
             match raised {
                 // An earlier run is in the middle of a commit.
@@ -176,10 +146,9 @@ impl Participant for PostgresTransaction {
     }
 
     fn fence(&self, stop: &Stop) -> Result<Option<CheckpointId>, TransactionError> {
-        // The connection of this process's run before ends, and its open transaction.
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.fenced.close();
         let step = "cannot connect to";
-        let session = Session::open(&self.who(), &self.connection, stop);
+        let session = Session::open(&self.fenced.who(), &self.connection, stop);
         let session = session.map_err(|failure| self.failed(step, failure))?;
         let step = "cannot read the last committed checkpoint in";
         let raised = self.raise(&session).map_err(|mut failure| {
@@ -193,21 +162,17 @@ impl Participant for PostgresTransaction {
             self.failed(step, failure)
         });
         let (epoch, checkpoint) = raised?;
-        let open = Arc::new(OpenTransaction {
-            session: Arc::new(session),
-            epoch,
-        });
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
+        self.fenced.open(session, epoch);
         Ok(checkpoint.map(i64::cast_unsigned))
     }
 
     fn begin(&self) -> Result<(), TransactionError> {
         let step = "cannot begin a transaction in";
-        let open = self.current()?;
+        let open = self.fenced.current()?;
         let (_, _, lock) = self.lock();
         let until = Instant::now() + END_MAX;
         loop {
-            let pipeline = self.pipeline.clone();
+            let pipeline = self.fenced.pipeline.clone();
             let epoch = open.epoch;
             let begun = open.session.run(move |client| async move {
                 let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -224,7 +189,7 @@ impl Participant for PostgresTransaction {
                 Ok((is_locked, is_current))
             });
             match begun.map_err(|failure| self.failed(step, failure))? {
-                (_, false) => return Err(self.is_fenced(step)),
+                (_, false) => return Err(self.fenced.is_fenced(step)),
                 (true, true) => return Ok(()),
                 // Whoever has the lock began before this run.
                 (false, true) if Instant::now() < until => {
@@ -247,9 +212,9 @@ impl Participant for PostgresTransaction {
 
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError> {
         let step = "cannot commit the transaction in";
-        let open = self.current()?;
+        let open = self.fenced.current()?;
         crash::point(Place::OffsetsBefore);
-        let (pipeline, epoch) = (self.pipeline.clone(), open.epoch);
+        let (pipeline, epoch) = (self.fenced.pipeline.clone(), open.epoch);
         let id = manifest.id.cast_signed();
         let noted = open.session.run(move |client| async move {
             let note = "UPDATE sluicebox_checkpoints \
@@ -259,7 +224,7 @@ impl Participant for PostgresTransaction {
         });
         match noted.map_err(|failure| self.failed(step, failure))? {
             1 => {}
-            _ => return Err(self.is_fenced(step)),
+            _ => return Err(self.fenced.is_fenced(step)),
         }
         crash::point(Place::OffsetsAfter);
         crash::point(Place::CommitBefore);

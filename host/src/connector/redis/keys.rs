@@ -3,10 +3,11 @@
 
 use toml::de::DeValue;
 
-use super::{Password, RedisConnection};
+use super::RedisConnection;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{ConfigValue, Table};
 use crate::config::secrets;
+use crate::connector::server::{Password, Server};
 use crate::suggest;
 
 /// Where the server is if only its host is written.
@@ -35,10 +36,8 @@ pub fn read_connection(
     let password = table
         .optional("properties")
         .and_then(|value| read_password(&value, mistakes));
-    let (host, port) = server?;
     Some(RedisConnection {
-        host,
-        port,
+        server: server?,
         database: database?,
         user: user.map(toml::Spanned::into_inner),
         password,
@@ -47,9 +46,10 @@ pub fn read_connection(
 }
 
 /// Reads `host`, `host:port` or `[::1]:port`.
-fn read_server(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<(String, u16)> {
+fn read_server(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<Server> {
     let text = value.text("the address of the server, in quotes", mistakes)?;
-    let server = parse_server(text.get_ref());
+    let server = Server::parse(text.get_ref(), PORT);
+    let server = server.filter(|server| !server.host.contains('/'));
     if server.is_none() {
         mistakes.push(
             Mistake::new(format!("{} is not the address of a server", value.what()))
@@ -58,19 +58,6 @@ fn read_server(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<(S
         );
     }
     server
-}
-
-fn parse_server(text: &str) -> Option<(String, u16)> {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
-        _ => (text, PORT),
-    };
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']')?,
-        None => host,
-    };
-    let is_good = !host.is_empty() && !host.contains([' ', '@', '?', '/', '\0']);
-    is_good.then(|| (host.to_owned(), port))
 }
 
 fn read_password(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<Password> {

@@ -23,11 +23,11 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participant;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::reader::{ConfigValue, Table};
+use crate::connector::server::{Turn, shown};
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
-use crate::json::render_row;
 use crate::plan::state::Delivery;
-use crate::schema::{DataType, Schema};
+use crate::schema::Schema;
 use crate::sink::{
     CommitContext, Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
     SinkTransaction,
@@ -44,9 +44,6 @@ const SEND_BYTES: usize = 256 << 10;
 
 /// How many bytes of commands are kept during a commit; beyond that no rows are taken.
 const HELD_BYTES_MAX: usize = 64 << 20;
-
-/// How much of a wrong row a message shows.
-const SHOWN_BYTES_MAX: usize = 300;
 
 /// The keys of its table.
 #[derive(Debug)]
@@ -225,7 +222,7 @@ impl SinkSettings for RedisSinkSettings {
         let score = of("the score", &self.score);
         if let (Some(Some(score)), Some(name)) = (score, &self.score) {
             let data_type = &columns.fields[score].data_type;
-            if !is_number(data_type) {
+            if !data_type.is_number() {
                 planning.mistakes.push(
                     Mistake::new(format!(
                         "{title} takes the score from `{}`, which is {data_type} and no number",
@@ -266,23 +263,6 @@ impl SinkSettings for RedisSinkSettings {
     }
 }
 
-fn is_number(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Int8
-            | DataType::Int16
-            | DataType::Int32
-            | DataType::Int64
-            | DataType::UInt8
-            | DataType::UInt16
-            | DataType::UInt32
-            | DataType::UInt64
-            | DataType::Float32
-            | DataType::Float64
-            | DataType::Decimal { .. }
-    )
-}
-
 impl SinkConnector for RedisSink {
     fn describe(&self) -> Description {
         let (key, kind) = (&self.key, self.layout.kind);
@@ -298,7 +278,7 @@ impl SinkConnector for RedisSink {
             connector: KIND.name,
             lines: vec![format!("{what} on {}", self.connection)],
             settings: json!({
-                "server": format!("{}:{}", self.connection.host, self.connection.port),
+                "server": format!("{}:{}", self.connection.server.host, self.connection.server.port),
                 "database": self.connection.database,
                 "as": kind.name(),
                 "key": key,
@@ -336,9 +316,8 @@ impl SinkConnector for RedisSink {
             node: node.to_owned(),
             plan: self.clone(),
             session,
-            is_transactional: transaction.is_some(),
+            turn: Turn::new(transaction.is_some()),
             commands: Commands::default(),
-            uncommitted: None,
         }))
     }
 }
@@ -348,12 +327,9 @@ struct RedisWriter {
     node: String,
     plan: RedisSink,
     session: Arc<Session>,
-    /// Whether commands are in the pipeline's transaction.
-    is_transactional: bool,
+    turn: Turn,
     /// Those that are to be sent.
     commands: Commands,
-    /// The checkpoint of the last barrier, until it is committed.
-    uncommitted: Option<CheckpointId>,
 }
 
 impl RedisWriter {
@@ -364,7 +340,7 @@ impl RedisWriter {
         }
         let answers = self.session.run(&self.commands);
         self.commands.clear();
-        let done = answers.and_then(|answers| match self.is_transactional {
+        let done = answers.and_then(|answers| match self.turn.is_transactional {
             true => queued(answers),
             false => answers
                 .into_iter()
@@ -382,16 +358,12 @@ impl Sink for RedisWriter {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let written = self.plan.layout.write(batch, &mut self.commands);
         if let Err((row, (column, why))) = written {
-            let mut shown = render_row(batch, row);
-            if let Some((end, _)) = shown.char_indices().nth(SHOWN_BYTES_MAX) {
-                shown.truncate(end);
-                shown.push('…');
-            }
+            let shown = shown(batch, row);
             let field = &self.plan.layout.names[column];
             let cause = format!("the field `{field}` {why}; the row is {shown}");
             return Err(self.error(cause, Fault::ROW));
         }
-        match self.uncommitted.is_none() && self.commands.bytes() >= SEND_BYTES {
+        match !self.turn.waits() && self.commands.bytes() >= SEND_BYTES {
             true => self.send(),
             false => Ok(()),
         }
@@ -399,7 +371,7 @@ impl Sink for RedisWriter {
 
     /// The commands of a transaction are not executed earlier if they are sent earlier.
     fn flush(&mut self) -> Result<(), SinkError> {
-        match self.is_transactional {
+        match self.turn.is_transactional {
             true => Ok(()),
             false => self.send(),
         }
@@ -407,30 +379,24 @@ impl Sink for RedisWriter {
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
         self.send()?;
-        if self.is_transactional {
-            self.uncommitted = Some(id);
-        }
+        self.turn.barrier(id);
         Ok(SinkSnapshot::default())
     }
 
     fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError> {
-        if self.uncommitted.is_none_or(|uncommitted| uncommitted > id) {
-            return Ok(());
-        }
-        self.uncommitted = None;
-        match self.commands.bytes() >= SEND_BYTES {
+        match self.turn.committed(id) && self.commands.bytes() >= SEND_BYTES {
             true => self.send(),
             false => Ok(()),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.uncommitted.is_some() && self.commands.bytes() >= HELD_BYTES_MAX
+        self.turn.waits() && self.commands.bytes() >= HELD_BYTES_MAX
     }
 
     /// The last checkpoint has committed all commands of the transaction.
     fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
-        match self.is_transactional {
+        match self.turn.is_transactional {
             true => Ok(()),
             false => self.send(),
         }

@@ -6,7 +6,7 @@
 //! not executed any more ([why](../../../../docs/decisions/0029-redis.md)).
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use redis::{Value, from_redis_value};
 
@@ -15,66 +15,36 @@ use crate::blame::Fault;
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::transaction::{Participant, TransactionError};
+use crate::connector::server::Fenced;
 use crate::element::CheckpointId;
 use crate::sink::CommitContext;
 use crate::stop::Stop;
 
 pub struct RedisTransaction {
-    pipeline: String,
+    fenced: Fenced<Session>,
     connection: RedisConnection,
-    open: Mutex<Option<Arc<OpenTransaction>>>,
-}
-
-/// A connection of a run that has fenced any earlier one.
-struct OpenTransaction {
-    session: Arc<Session>,
-    epoch: i64,
 }
 
 impl RedisTransaction {
     pub fn new(connection: &RedisConnection, pipeline: &CommitContext<'_>) -> Self {
         RedisTransaction {
-            pipeline: pipeline.name.to_owned(),
+            fenced: Fenced::new(pipeline, connection),
             connection: connection.clone(),
-            open: Mutex::new(None),
         }
     }
 
     /// The connection whose transaction takes the commands.
     pub fn session(&self) -> Result<Arc<Session>, TransactionError> {
-        Ok(self.current()?.session.clone())
-    }
-
-    fn current(&self) -> Result<Arc<OpenTransaction>, TransactionError> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or_else(|| TransactionError {
-            what: format!("{}: the transaction is not open", self.who()),
-            cause: "no earlier run was fenced, which is a bug in Sluicebox".to_owned(),
-            fault: Fault::BUG,
-        })
-    }
-
-    fn who(&self) -> String {
-        format!("pipeline `{}`", self.pipeline)
+        self.fenced.session()
     }
 
     /// The key of the epoch and the number.
     fn key(&self) -> String {
-        format!("sluicebox:{}", self.pipeline)
+        format!("sluicebox:{}", self.fenced.pipeline)
     }
 
     fn failed(&self, step: &str, failure: Failure) -> TransactionError {
-        TransactionError {
-            what: format!("{}: {step} {}", self.who(), self.connection),
-            cause: failure.cause,
-            fault: failure.fault,
-        }
-    }
-
-    /// Another run has raised the epoch. Trying again would fence that one.
-    fn is_fenced(&self, step: &str) -> TransactionError {
-        let cause = "another host runs this pipeline and has taken over";
-        self.failed(step, Failure::new(cause, Fault::OUTSIDE_LASTING))
+        self.fenced.failed(step, failure.cause, failure.fault)
     }
 
     /// Raises the epoch, and reads what was committed under those before.
@@ -111,24 +81,19 @@ impl Participant for RedisTransaction {
     }
 
     fn fence(&self, _: &Stop) -> Result<Option<CheckpointId>, TransactionError> {
-        // The connection of this process's run before ends, and its open transaction.
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.fenced.close();
         let session = Session::open(&self.connection)
             .map_err(|failure| self.failed("cannot connect to", failure))?;
         let step = "cannot read the last committed checkpoint on";
         let raised = self.raise(&session);
         let (epoch, checkpoint) = raised.map_err(|failure| self.failed(step, failure))?;
-        let open = Arc::new(OpenTransaction {
-            session: Arc::new(session),
-            epoch,
-        });
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
+        self.fenced.open(session, epoch);
         Ok(checkpoint)
     }
 
     fn begin(&self) -> Result<(), TransactionError> {
         let step = "cannot begin a transaction on";
-        let open = self.current()?;
+        let open = self.fenced.current()?;
         let key = self.key();
         let begun = || {
             // Read behind WATCH: who raises the epoch later is noticed by it.
@@ -142,7 +107,7 @@ impl Participant for RedisTransaction {
         };
         match begun().map_err(|failure| self.failed(step, failure))? {
             true => Ok(()),
-            false => Err(self.is_fenced(step)),
+            false => Err(self.fenced.is_fenced(step)),
         }
     }
 
@@ -153,7 +118,7 @@ impl Participant for RedisTransaction {
 
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError> {
         let step = "cannot commit the transaction on";
-        let open = self.current()?;
+        let open = self.fenced.current()?;
         crash::point(Place::OffsetsBefore);
         let (key, id) = (self.key(), manifest.id.to_string());
         let mut note = Commands::default();
@@ -167,7 +132,7 @@ impl Participant for RedisTransaction {
         let answer = open.session.run(&execute);
         let mut answer = answer.map_err(|failure| self.failed(step, failure))?;
         match answer.pop() {
-            None | Some(Value::Nil) => return Err(self.is_fenced(step)),
+            None | Some(Value::Nil) => return Err(self.fenced.is_fenced(step)),
             Some(Value::Array(answers)) => self.check(&answers)?,
             Some(answer) => {
                 // None was executed.
