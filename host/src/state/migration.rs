@@ -135,7 +135,8 @@ impl Migration {
             let last = (self.layout)(row, &mut states)?;
             of_rows.push((states.len(), last));
         }
-        let made = caller.migrate(&states)?;
+        let left = self.lost_max - migrated.lost.len();
+        let made = caller.migrate(&states, left)?;
         let mut first = 0;
         for ((stored, (_, key, row)), (end, last)) in
             rows.storage_keys().zip(rows.rows()).zip(of_rows)
@@ -153,6 +154,12 @@ impl Migration {
                         |bytes| bytes.extend_from_slice(stored),
                         |bytes| write_with(row, then, &now, last, bytes),
                     );
+                }
+                Err(why) if self.lost_max == 0 => {
+                    return Err(MigrationError::State {
+                        key: shown(&self.key, key),
+                        why: why.to_owned(),
+                    });
                 }
                 Err(_) => {
                     for (state, made) in then.iter().zip(made) {
@@ -174,20 +181,8 @@ impl Migration {
         why: &str,
         migrated: &mut Migrated,
     ) -> Result<(), MigrationError> {
-        let shown = |schema: &Schema, row: &[u8]| {
-            let shown = show_rows(schema, &[row]).ok();
-            let shown = shown.and_then(|mut rows| rows.pop());
-            shown.map_or_else(String::new, |row| row.get().to_owned())
-        };
-        let key = shown(&self.key, key);
-        if self.lost_max == 0 {
-            return Err(MigrationError::State {
-                key,
-                why: why.to_owned(),
-            });
-        }
         migrated.lost.push(LostState {
-            key,
+            key: shown(&self.key, key),
             state: shown(&self.factory.info().inputs[0].schema, state),
             why: why.to_owned(),
         });
@@ -200,7 +195,14 @@ impl Migration {
     }
 }
 
-/// Why a state is lost that can be migrated.
+/// A row as JSON; empty if it cannot be read.
+fn shown(schema: &Schema, row: &[u8]) -> String {
+    let shown = show_rows(schema, &[row]).ok();
+    let shown = shown.and_then(|mut rows| rows.pop());
+    shown.map_or_else(String::new, |row| row.get().to_owned())
+}
+
+/// Why a state is lost that can be migrated, or may be.
 const BESIDE: &str = "another state of the key cannot be migrated";
 
 /// Appends a row with other states in place of these, which are parts of it.
@@ -230,14 +232,21 @@ struct Caller<'a> {
 
 impl Caller<'_> {
     /// Makes a state of each, or says why not. Parts on which the plugin fails are halved,
-    /// since it may be for want of memory or time.
+    /// since it may be for want of memory or time. Behind one more that is lost than may be,
+    /// none is tried: each may take as long as a call may.
     fn migrate(
         &mut self,
         states: &[&[u8]],
+        lost_max: usize,
     ) -> Result<Vec<Result<Vec<u8>, String>>, MigrationError> {
-        let mut migrated = Vec::with_capacity(states.len());
+        let mut migrated: Vec<Result<Vec<u8>, String>> = Vec::with_capacity(states.len());
         let mut rest = vec![(0, states.len())];
+        let mut lost = 0;
         while let Some((from, to)) = rest.pop() {
+            if lost > lost_max {
+                migrated.resize(states.len(), Err(BESIDE.to_owned()));
+                break;
+            }
             let columns = self.then.decode(states[from..to].iter().copied())?;
             let input = Columns {
                 rows: to - from,
@@ -256,6 +265,8 @@ impl Caller<'_> {
                     }
                 }
             }
+            let made = migrated.get(from..).unwrap_or_default();
+            lost += made.iter().filter(|made| made.is_err()).count();
         }
         Ok(migrated)
     }
