@@ -77,14 +77,14 @@ fn is_printable(character: char) -> bool {
 /// Lines of text as they are shown: what could control a terminal is escaped, since they may
 /// quote anybody.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let is_shown = |character| matches!(character, '\n' | '\t') || is_printable(character);
+    let is_shown = |character| character == '\n' || is_printable(character);
     if text.chars().all(is_shown) {
         return text.into();
     }
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '\n' | '\t' => printable.push(character),
+            '\n' => printable.push(character),
             _ => push_printable(&mut printable, character),
         }
     }
