@@ -16,18 +16,22 @@ mod common;
 #[macro_use]
 #[path = "common/harness.rs"]
 mod harness;
+/// Runs that are killed.
+#[path = "common/killed.rs"]
+#[expect(dead_code, reason = "the rounds here are its own, with a broker")]
+mod killed;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use fastrand::Rng;
 use sluicebox::checkpoint::crash::PLACES;
 
 use harness::{Absent, Outcome};
 use kafka::{Broker, Record};
+use killed::{RUN_MAX, number, start, tail, wait};
 
 tests![nothing_is_lost_or_doubled_by_kills,];
 
@@ -42,9 +46,6 @@ const MEMORIES: [&str; 2] = ["256MiB", "1MiB"];
 
 /// What a pipeline writes.
 const OUTPUTS: [&str; 3] = ["kept", "carts", "added"];
-
-/// The longest run that is not killed.
-const RUN_MAX: Duration = Duration::from_secs(300);
 
 /// How many runs may fail without having been killed.
 const FAILURES_MAX: usize = 3;
@@ -63,7 +64,10 @@ fn nothing_is_lost_or_doubled_by_kills() -> Outcome {
     kafka::broker()?;
     if !has_kcat() {
         let missing = "kcat is missing (apt-get install kcat)";
-        assert!(!kafka::is_ci(), "{missing}, which CI must not do without");
+        assert!(
+            !kafka::scripted::is_ci(),
+            "{missing}, which CI must not do without"
+        );
         return Err(Absent(missing.to_owned()));
     }
     // A broker of its own, which may be killed.
@@ -334,36 +338,6 @@ fn actions(partition: i32, random: &mut Rng) -> Vec<Record> {
     (0..ROWS_A_PARTITION).map(row).collect()
 }
 
-fn start(pipeline: &Path, log: &Path, crash_at: Option<String>) -> Child {
-    let log = File::options().create(true).append(true).open(log);
-    let log = log.expect("it is writable");
-    let built = env!("CARGO_BIN_EXE_sluicebox");
-    let mut command = Command::new(std::env::var("SLUICEBOX_HOST").unwrap_or(built.to_owned()));
-    command
-        .args(["run", "--quiet"])
-        .arg(pipeline)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    if let Some(place) = crash_at {
-        command.env("SLUICEBOX_CRASH_AT", place);
-    }
-    command.spawn().expect("the host starts")
-}
-
-fn wait(host: &mut Child, time: Duration) -> Option<ExitStatus> {
-    let until = Instant::now() + time;
-    loop {
-        if let Some(ended) = host.try_wait().expect("it is our child") {
-            return Some(ended);
-        }
-        if Instant::now() >= until {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Kills the host by SIGKILL if it still runs.
 fn end(host: &mut Child) {
     // It may have ended by itself in between.
@@ -371,19 +345,7 @@ fn end(host: &mut Child) {
     host.wait().expect("it is our child");
 }
 
-fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
-}
-
 fn has_kcat() -> bool {
     let found = Command::new("kcat").arg("-V").output();
     found.is_ok_and(|kcat| kcat.status.success())
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable} must be a number, and is {text:?}")))
 }

@@ -14,20 +14,21 @@ mod common;
 #[expect(dead_code, reason = "most pipelines are run by a real host")]
 #[path = "common/pipeline.rs"]
 mod pipeline;
+/// Runs that are killed.
+#[path = "common/killed.rs"]
+mod killed;
 /// A real server.
 #[path = "common/postgres.rs"]
 mod postgres;
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect};
-use fastrand::Rng;
-use sluicebox::checkpoint::crash::PLACES;
 use sluicebox::checkpoint::manifest::Manifest;
 use sluicebox::checkpoint::transaction::Participant;
 use sluicebox::plan::NodeKind;
@@ -35,6 +36,7 @@ use sluicebox::run::commit_context;
 use sluicebox::stop::Stop;
 
 use harness::Outcome;
+use killed::{Kills, RUN_MAX, host, start, tail, wait};
 use postgres::{Server, server};
 
 tests![
@@ -53,9 +55,6 @@ tests![
     a_lock_that_another_run_left_is_taken_away,
     nothing_is_lost_or_doubled_by_kills,
 ];
-
-/// The longest run that is not killed.
-const RUN_MAX: Duration = Duration::from_secs(300);
 
 /// A folder with a pipeline that reads `in.jsonl`.
 struct Case<'a> {
@@ -141,16 +140,6 @@ user = "shop"
         self.server.sql(&ddl);
         ddl
     }
-}
-
-fn host() -> Command {
-    let built = env!("CARGO_BIN_EXE_sluicebox");
-    let mut command = Command::new(std::env::var("SLUICEBOX_HOST").unwrap_or(built.to_owned()));
-    command
-        .env("SHOP_PASSWORD", "s3cret")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null());
-    command
 }
 
 const TYPES: &str = r#"fields = { id = "int64", b = "bool?", i8 = "int8?", i16 = "int16?", i32 = "int32?", u8 = "uint8?", u16 = "uint16?", u32 = "uint32?", u64 = "uint64?", f32 = "float32?", f64 = "float64?", d = "decimal(38,10)?", s = "utf8?", y = "bytes?", t = "timestamp?", k = "one|two?", l = "list<int64?>?", ls = "list<utf8?>?", lt = "list<timestamp>?", ll = "list<list<int64>>?", "r?" = { a = "utf8", n = "list<float64>?" }, "lr?" = [{ a = "int64" }] }"#;
@@ -752,9 +741,9 @@ fn a_server_that_comes_back_is_written_on() -> Outcome {
     for _ in 0..3 {
         let ended = wait(&mut host, Duration::from_millis(400));
         assert!(ended.is_none_or(|ended| ended.success()), "{}", tail(&log));
-        server.kill();
+        server.call("kill");
         std::thread::sleep(Duration::from_millis(300));
-        server.again();
+        server.call("again");
     }
     let ended = wait(&mut host, RUN_MAX).expect("it ends");
     assert!(ended.success(), "{}", tail(&log));
@@ -763,69 +752,19 @@ fn a_server_that_comes_back_is_written_on() -> Outcome {
     Ok(())
 }
 
-/// How often the host is killed where nobody says: at each named place, and at a few moments.
-const KILLS: usize = PLACES.len() + 4;
-/// How often the server is.
-const SERVER_KILLS: usize = 3;
-
 const ROWS: i64 = 150_000;
 const KEYS: i64 = 500;
-
-#[derive(Clone, Copy, Debug)]
-enum Kill {
-    /// The host, at this time after the start.
-    After(Duration),
-    /// The host, when it reaches this place for the nth time.
-    At(&'static str, u32),
-    /// The server, at this time after the start, for so long.
-    Server(Duration, Duration),
-}
 
 fn nothing_is_lost_or_doubled_by_kills() -> Outcome {
     server()?;
     let server = Server::start().expect("a server of its own");
-    let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
-    let servers = number("SLUICEBOX_SERVER_KILLS").map_or(SERVER_KILLS, |kills| kills as usize);
-    let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
-    eprintln!("{kills} kills, {servers} of the server, SLUICEBOX_SEED={seed}");
-    let mut random = Rng::with_seed(seed);
-    let mut planned: Vec<Kill> = (0..kills).map(|number| draw(number, &mut random)).collect();
-    for number in 0..servers {
-        let moment = Duration::from_millis(random.u64(100..1_500));
-        let gone = Duration::from_millis(random.u64(0..700));
-        let at = (number * planned.len().max(1) / servers).min(planned.len());
-        planned.insert(at, Kill::Server(moment, gone));
-    }
-    let mut planned = planned.into_iter();
-    let mut done = 0;
-    for round in 0.. {
-        if planned.len() == 0 {
-            break;
-        }
-        done += killed_round(&server, round, &mut planned);
-        eprintln!("round {round}: {done} kills, nothing lost, nothing doubled");
-    }
+    let script = |what: &str| server.call(what);
+    killed::in_rounds(&script, |round, kills| killed_round(&server, round, kills));
     Ok(())
 }
 
-/// Every place comes first, then moments.
-fn draw(number: usize, random: &mut Rng) -> Kill {
-    let moment = |random: &mut Rng| Duration::from_millis(random.u64(20..2_500));
-    match PLACES.get(number) {
-        Some((place, _)) => Kill::At(place, random.u32(1..6)),
-        None if random.u32(0..3) == 0 => {
-            Kill::At(PLACES[random.usize(0..PLACES.len())].0, random.u32(1..20))
-        }
-        None => Kill::After(moment(random)),
-    }
-}
-
 /// Runs one pipeline with kills until it ends by itself, and counts its rows.
-fn killed_round(
-    server: &Server,
-    round: usize,
-    planned: &mut impl ExactSizeIterator<Item = Kill>,
-) -> usize {
+fn killed_round(server: &Server, round: usize, kills: &mut Kills<'_>) -> usize {
     let sink = format!(
         r#"
 input = "in"
@@ -859,46 +798,7 @@ aggregate = {{ n = "count()", total = "sum(id)" }}
     }
     case.input(&rows).create();
     let log = case.folder.path().join("log");
-    let mut done = 0;
-    let ended = loop {
-        let kill = planned.next();
-        let crash_at = match kill {
-            Some(Kill::At(place, times)) => Some(format!("{place}:{times}")),
-            _ => None,
-        };
-        let mut host = start(&case.pipeline(), &log, crash_at);
-        let ended = match kill {
-            None => wait(&mut host, RUN_MAX),
-            Some(Kill::After(time)) => wait(&mut host, time),
-            Some(Kill::At(..)) => wait(&mut host, Duration::from_secs(60)),
-            Some(Kill::Server(before, gone)) => {
-                let ended = wait(&mut host, before);
-                server.kill();
-                std::thread::sleep(gone);
-                server.again();
-                ended.or_else(|| wait(&mut host, RUN_MAX))
-            }
-        };
-        let _ = host.kill();
-        host.wait().expect("it is our child");
-        match (kill, ended) {
-            (kill, Some(ended)) if ended.success() => {
-                done += usize::from(matches!(kill, Some(Kill::Server(..))));
-                break ended;
-            }
-            (Some(Kill::Server(..)) | None, ended) => {
-                panic!("it fails: {kill:?}: {ended:?}\n{}", tail(&log));
-            }
-            (Some(kill), Some(ended)) if ended.code().is_some() => {
-                panic!("it fails: {kill:?}: {ended}\n{}", tail(&log));
-            }
-            (Some(kill), _) => {
-                done += 1;
-                eprintln!("{kill:?}");
-            }
-        }
-    };
-    assert!(ended.success());
+    let done = kills.run(&case.pipeline(), &log);
     let kept = format!("SELECT count(*), count(DISTINCT id), sum(id) FROM kept_{round}");
     let sum = ROWS * (ROWS - 1) / 2;
     assert_eq!(
@@ -916,44 +816,4 @@ aggregate = {{ n = "count()", total = "sum(id)" }}
         tail(&log)
     );
     done
-}
-
-fn start(pipeline: &Path, log: &Path, crash_at: Option<String>) -> Child {
-    let log = File::options().create(true).append(true).open(log);
-    let log = log.expect("it is writable");
-    let mut command = host();
-    command
-        .args(["run", "--quiet"])
-        .arg(pipeline)
-        .stdout(Stdio::null())
-        .stderr(log);
-    if let Some(place) = crash_at {
-        command.env("SLUICEBOX_CRASH_AT", place);
-    }
-    command.spawn().expect("the host starts")
-}
-
-fn wait(host: &mut Child, time: Duration) -> Option<ExitStatus> {
-    let until = Instant::now() + time;
-    loop {
-        if let Some(ended) = host.try_wait().expect("it is our child") {
-            return Some(ended);
-        }
-        if Instant::now() >= until {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable} must be a number, and is {text:?}")))
 }

@@ -14,20 +14,20 @@ mod common;
 #[expect(dead_code, reason = "most pipelines are run by a real host")]
 #[path = "common/pipeline.rs"]
 mod pipeline;
+/// Runs that are killed.
+#[path = "common/killed.rs"]
+mod killed;
 /// A real server.
 #[path = "common/redis.rs"]
 mod redis;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect};
-use fastrand::Rng;
-use sluicebox::checkpoint::crash::PLACES;
 use sluicebox::checkpoint::manifest::Manifest;
 use sluicebox::checkpoint::transaction::Participant;
 use sluicebox::plan::NodeKind;
@@ -35,6 +35,7 @@ use sluicebox::run::commit_context;
 use sluicebox::stop::Stop;
 
 use harness::Outcome;
+use killed::{Kills, host, tail};
 use redis::{Server, server};
 
 tests![
@@ -48,9 +49,6 @@ tests![
     a_run_that_was_replaced_writes_nothing,
     nothing_is_lost_or_doubled_by_kills,
 ];
-
-/// The longest run that is not killed.
-const RUN_MAX: Duration = Duration::from_secs(300);
 
 /// A folder with a pipeline that reads `in.jsonl`.
 struct Case<'a> {
@@ -112,16 +110,6 @@ impl<'a> Case<'a> {
         assert!(!said.contains("s3cret"), "{said}");
         said.replace(&self.server.address, "ADDRESS")
     }
-}
-
-fn host() -> Command {
-    let built = env!("CARGO_BIN_EXE_sluicebox");
-    let mut command = Command::new(std::env::var("SLUICEBOX_HOST").unwrap_or(built.to_owned()));
-    command
-        .env("SHOP_PASSWORD", "s3cret")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null());
-    command
 }
 
 const STATE: &str = r#"batch_rows = 100
@@ -509,70 +497,20 @@ fn a_run_that_was_replaced_writes_nothing() -> Outcome {
     Ok(())
 }
 
-/// How often the host is killed where nobody says: at each named place, and at a few moments.
-const KILLS: usize = PLACES.len() + 4;
-/// How often the server is.
-const SERVER_KILLS: usize = 3;
-
 const KILL_ROWS: i64 = 100_000;
 const KEYS: i64 = 500;
-
-#[derive(Clone, Copy, Debug)]
-enum Kill {
-    /// The host, at this time after the start.
-    After(Duration),
-    /// The host, when it reaches this place for the nth time.
-    At(&'static str, u32),
-    /// The server, at this time after the start, for so long.
-    Server(Duration, Duration),
-}
 
 fn nothing_is_lost_or_doubled_by_kills() -> Outcome {
     server()?;
     let server = Server::start().expect("a server of its own");
-    let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
-    let servers = number("SLUICEBOX_SERVER_KILLS").map_or(SERVER_KILLS, |kills| kills as usize);
-    let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
-    eprintln!("{kills} kills, {servers} of the server, SLUICEBOX_SEED={seed}");
-    let mut random = Rng::with_seed(seed);
-    let mut planned: Vec<Kill> = (0..kills).map(|number| draw(number, &mut random)).collect();
-    for number in 0..servers {
-        let moment = Duration::from_millis(random.u64(100..1_500));
-        let gone = Duration::from_millis(random.u64(0..700));
-        let at = (number * planned.len().max(1) / servers).min(planned.len());
-        planned.insert(at, Kill::Server(moment, gone));
-    }
-    let mut planned = planned.into_iter();
-    let mut done = 0;
-    for round in 0.. {
-        if planned.len() == 0 {
-            break;
-        }
-        done += killed_round(&server, round, &mut planned);
-        eprintln!("round {round}: {done} kills, nothing lost, nothing doubled");
-    }
+    let script = |what: &str| server.call(what);
+    killed::in_rounds(&script, |round, kills| killed_round(&server, round, kills));
     Ok(())
-}
-
-/// Every place comes first, then moments.
-fn draw(number: usize, random: &mut Rng) -> Kill {
-    let moment = |random: &mut Rng| Duration::from_millis(random.u64(20..2_500));
-    match PLACES.get(number) {
-        Some((place, _)) => Kill::At(place, random.u32(1..6)),
-        None if random.u32(0..3) == 0 => {
-            Kill::At(PLACES[random.usize(0..PLACES.len())].0, random.u32(1..20))
-        }
-        None => Kill::After(moment(random)),
-    }
 }
 
 /// Runs one pipeline with kills until it ends by itself, and counts its rows: a list, which
 /// is no upsert, tells what came twice.
-fn killed_round(
-    server: &Server,
-    round: usize,
-    planned: &mut impl ExactSizeIterator<Item = Kill>,
-) -> usize {
+fn killed_round(server: &Server, round: usize, kills: &mut Kills<'_>) -> usize {
     let sinks = format!(
         r#"
 [operators.by_key]
@@ -604,45 +542,7 @@ key = "total:{round}:{{key}}"
     }
     case.input(&rows);
     let log = case.folder.path().join("log");
-    let mut done = 0;
-    loop {
-        let kill = planned.next();
-        let crash_at = match kill {
-            Some(Kill::At(place, times)) => Some(format!("{place}:{times}")),
-            _ => None,
-        };
-        let mut host = start(&case.pipeline(), &log, crash_at);
-        let ended = match kill {
-            None => wait(&mut host, RUN_MAX),
-            Some(Kill::After(time)) => wait(&mut host, time),
-            Some(Kill::At(..)) => wait(&mut host, Duration::from_secs(60)),
-            Some(Kill::Server(before, gone)) => {
-                let ended = wait(&mut host, before);
-                server.kill();
-                std::thread::sleep(gone);
-                server.again();
-                ended.or_else(|| wait(&mut host, RUN_MAX))
-            }
-        };
-        let _ = host.kill();
-        host.wait().expect("it is our child");
-        match (kill, ended) {
-            (kill, Some(ended)) if ended.success() => {
-                done += usize::from(matches!(kill, Some(Kill::Server(..))));
-                break;
-            }
-            (Some(Kill::Server(..)) | None, ended) => {
-                panic!("it fails: {kill:?}: {ended:?}\n{}", tail(&log));
-            }
-            (Some(kill), Some(ended)) if ended.code().is_some() => {
-                panic!("it fails: {kill:?}: {ended}\n{}", tail(&log));
-            }
-            (Some(kill), _) => {
-                done += 1;
-                eprintln!("{kill:?}");
-            }
-        }
-    }
+    let done = kills.run(&case.pipeline(), &log);
     let list = server.ask(&["LRANGE", &format!("kept:{round}"), "0", "-1"]);
     let mut ids: Vec<i64> = list
         .lines()
@@ -673,44 +573,4 @@ key = "total:{round}:{{key}}"
     let expected: Vec<String> = expected.collect();
     assert_eq!(totals, expected.join("\n"), "{}", tail(&log));
     done
-}
-
-fn start(pipeline: &Path, log: &Path, crash_at: Option<String>) -> Child {
-    let log = File::options().create(true).append(true).open(log);
-    let log = log.expect("it is writable");
-    let mut command = host();
-    command
-        .args(["run", "--quiet"])
-        .arg(pipeline)
-        .stdout(Stdio::null())
-        .stderr(log);
-    if let Some(place) = crash_at {
-        command.env("SLUICEBOX_CRASH_AT", place);
-    }
-    command.spawn().expect("the host starts")
-}
-
-fn wait(host: &mut Child, time: Duration) -> Option<ExitStatus> {
-    let until = Instant::now() + time;
-    loop {
-        if let Some(ended) = host.try_wait().expect("it is our child") {
-            return Some(ended);
-        }
-        if Instant::now() >= until {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable} must be a number, and is {text:?}")))
 }

@@ -18,10 +18,8 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox
 jars=$cache/kafka-$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
 seconds_max=90
 
-stop() {
-  printf 'broker.sh: %s\n' "$@" >&2
-  exit 1
-}
+# shellcheck source=../servers.sh
+source "$here/../servers.sh"
 
 fetch() {
   [[ -d $jars ]] && return 0
@@ -40,18 +38,6 @@ fetch() {
   mv -T "$staged" "$jars" 2>/dev/null || rm -rf "$staged"
 }
 
-is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-free_port() {
-  local port
-  while :; do
-    # Below the range of ports that the system gives to clients.
-    port=$((20000 + RANDOM % 12000))
-    is_free "$port" && break
-  done
-  echo "$port"
-}
-
 # Called in a subshell, which becomes the process itself.
 java_run() {
   local main=$1
@@ -59,8 +45,6 @@ java_run() {
   exec java -Xms256m -Xmx512m -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.showDateTime=true \
     -cp "$jars/*" "$main" "$@"
 }
-
-is_running() { [[ -f $1/pid ]] && kill -0 "$(<"$1/pid")" 2>/dev/null; }
 
 prepare() {
   local folder=$1 port=$2 controller=$3 secure=$4
@@ -106,7 +90,7 @@ PROPERTIES
 }
 
 start() {
-  local folder=$1 owner=${2:-} waited=0
+  local folder=$1 owner=${2:-}
   fetch
   mkdir -p "$folder"
   folder=$(cd "$folder" && pwd)
@@ -117,30 +101,9 @@ start() {
   : >"$folder/broker.log"
   java_run kafka.Kafka "$folder/server.properties" >"$folder/broker.log" 2>&1 </dev/null &
   echo $! >"$folder/pid"
-  until grep -q "Kafka Server started" "$folder/broker.log"; do
-    is_running "$folder" || stop "the broker ended at once: see $folder/broker.log"
-    ((waited++ < seconds_max * 10)) || {
-      kill -9 "$(<"$folder/pid")"
-      stop "the broker does not serve after $seconds_max s: see $folder/broker.log"
-    }
-    sleep 0.1
-  done
-  if [[ -n $owner ]]; then
-    (
-      while kill -0 "$owner" 2>/dev/null; do sleep 0.5; done
-      end "$folder" -9
-      rm -rf "$folder"
-    ) >/dev/null 2>&1 </dev/null &
-  fi
+  await "$folder" "$folder/broker.log" grep -q "Kafka Server started" "$folder/broker.log"
+  end_with "$owner" "$folder" -9
   cat "$folder/address"
-}
-
-# Ends the broker by a signal, and waits until it is gone.
-end() {
-  local folder=$1 signal=$2
-  is_running "$folder" && kill "$signal" "$(<"$folder/pid")"
-  while is_running "$folder"; do sleep 0.05; done
-  rm -f "$folder/pid"
 }
 
 case "${1:-}" in

@@ -14,10 +14,8 @@ set -euo pipefail
 
 seconds_max=60
 
-stop() {
-  printf 'server.sh: %s\n' "$@" >&2
-  exit 1
-}
+# shellcheck source=../servers.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../servers.sh"
 
 # Debian has a folder for each version, which is not in PATH.
 find_programs() {
@@ -36,20 +34,6 @@ as_user() {
   fi
   exec "$@"
 }
-
-is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-free_port() {
-  local port
-  while :; do
-    # Below the range of ports that the system gives to clients.
-    port=$((20000 + RANDOM % 12000))
-    is_free "$port" && break
-  done
-  echo "$port"
-}
-
-is_running() { [[ -f $1/pid ]] && kill -0 "$(<"$1/pid")" 2>/dev/null; }
 
 prepare() {
   local folder=$1 port
@@ -92,14 +76,8 @@ serve() {
   # The parent of the servers for connections; they end with it.
   (as_user "$programs/postgres" -D "$folder/data") >>"$folder/server.log" 2>&1 </dev/null &
   echo $! >"$folder/pid"
-  until "$programs/pg_isready" -q -h 127.0.0.1 -p "$(port_of "$folder")"; do
-    is_running "$folder" || stop "the server ended at once: $(tail -n 3 "$folder/server.log")"
-    ((waited++ < seconds_max * 10)) || {
-      kill -9 "$(<"$folder/pid")"
-      stop "the server does not serve after $seconds_max s: see $folder/server.log"
-    }
-    sleep 0.1
-  done
+  await "$folder" "$folder/server.log" \
+    "$programs/pg_isready" -q -h 127.0.0.1 -p "$(port_of "$folder")"
 }
 
 # Processes that work in the server's data, its own excepted.
@@ -111,8 +89,6 @@ children_of() {
     fi
   done
 }
-
-port_of() { cut -d : -f 2 "$1/address"; }
 
 start() {
   local folder=$1 owner=${2:-}
@@ -131,22 +107,8 @@ SQL
   else
     serve "$folder"
   fi
-  if [[ -n $owner ]]; then
-    (
-      while kill -0 "$owner" 2>/dev/null; do sleep 0.5; done
-      end "$folder" -QUIT
-      rm -rf "$folder"
-    ) >/dev/null 2>&1 </dev/null &
-  fi
+  end_with "$owner" "$folder" -QUIT
   cat "$folder/address"
-}
-
-# Ends the server by a signal, and waits until it is gone.
-end() {
-  local folder=$1 signal=$2
-  is_running "$folder" && kill "$signal" "$(<"$folder/pid")"
-  while is_running "$folder"; do sleep 0.05; done
-  rm -f "$folder/pid"
 }
 
 case "${1:-}" in

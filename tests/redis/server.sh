@@ -12,27 +12,13 @@ set -euo pipefail
 
 seconds_max=60
 
-stop() {
-  printf 'server.sh: %s\n' "$@" >&2
-  exit 1
-}
+# shellcheck source=../servers.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../servers.sh"
 
-is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-free_port() {
-  local port
-  while :; do
-    # Below the range of ports that the system gives to clients.
-    port=$((20000 + RANDOM % 12000))
-    is_free "$port" && break
-  done
-  echo "$port"
-}
-
-is_running() { [[ -f $1/pid ]] && kill -0 "$(<"$1/pid")" 2>/dev/null; }
+serves() { [[ $(REDISCLI_AUTH=s3cret redis-cli -p "$(port_of "$1")" ping 2>/dev/null) == PONG ]]; }
 
 start() {
-  local folder=$1 owner=${2:-} waited=0 port
+  local folder=$1 owner=${2:-} port
   command -v redis-server >/dev/null || stop "redis-server is missing: apt-get install redis-server"
   mkdir -p "$folder"
   folder=$(cd "$folder" && pwd)
@@ -52,31 +38,9 @@ CONFIG
   fi
   redis-server "$folder/redis.conf" >>"$folder/server.log" 2>&1 </dev/null &
   echo $! >"$folder/pid"
-  port=$(cut -d : -f 2 "$folder/address")
-  until [[ $(REDISCLI_AUTH=s3cret redis-cli -p "$port" ping 2>/dev/null) == PONG ]]; do
-    is_running "$folder" || stop "the server ended at once: $(tail -n 3 "$folder/server.log")"
-    ((waited++ < seconds_max * 10)) || {
-      kill -9 "$(<"$folder/pid")"
-      stop "the server does not serve after $seconds_max s: see $folder/server.log"
-    }
-    sleep 0.1
-  done
-  if [[ -n $owner ]]; then
-    (
-      while kill -0 "$owner" 2>/dev/null; do sleep 0.5; done
-      end "$folder" -9
-      rm -rf "$folder"
-    ) >/dev/null 2>&1 </dev/null &
-  fi
+  await "$folder" "$folder/server.log" serves "$folder"
+  end_with "$owner" "$folder" -9
   cat "$folder/address"
-}
-
-# Ends the server by a signal, and waits until it is gone.
-end() {
-  local folder=$1 signal=$2
-  is_running "$folder" && kill "$signal" "$(<"$folder/pid")"
-  while is_running "$folder"; do sleep 0.05; done
-  rm -f "$folder/pid"
 }
 
 case "${1:-}" in

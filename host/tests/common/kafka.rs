@@ -1,7 +1,11 @@
 //! A real Kafka broker for each test program; see `tests/kafka/broker.sh`.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+/// What a script starts.
+#[path = "scripted.rs"]
+pub mod scripted;
+
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -13,14 +17,20 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use self::scripted::Scripted;
 use crate::harness::Absent;
 
 /// How long the broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-pub struct Broker {
-    pub address: String,
-    folder: PathBuf,
+pub struct Broker(Scripted);
+
+impl Deref for Broker {
+    type Target = Scripted;
+
+    fn deref(&self) -> &Scripted {
+        &self.0
+    }
 }
 
 /// A message as a test writes and reads it.
@@ -31,36 +41,16 @@ pub struct Record {
     pub headers: Vec<(String, Option<String>)>,
 }
 
-/// The broker of this test program. Tests are ignored where there can be none;
-/// in CI there has to be one.
+/// The broker of this test program.
 pub fn broker() -> Result<&'static Broker, Absent> {
     static BROKER: LazyLock<Result<Broker, String>> = LazyLock::new(Broker::start);
-    match &*BROKER {
-        Ok(broker) => Ok(broker),
-        Err(why) if is_ci() => {
-            panic!("no Kafka broker, which CI must not do without: {why}")
-        }
-        Err(why) => Err(Absent(format!("no Kafka broker: {why}"))),
-    }
-}
-
-/// Whether tests may not be ignored.
-pub fn is_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|ci| ci == "true")
+    scripted::required(&BROKER, "Kafka broker")
 }
 
 impl Broker {
     /// Starts a broker with a folder of its own, which is removed after this process.
     pub fn start() -> Result<Broker, String> {
-        let folder = tempfile::Builder::new()
-            .prefix("sluicebox-broker-")
-            .tempdir()
-            .map_err(|error| error.to_string())?;
-        // The script removes it after this process has ended in any way.
-        let folder = folder.keep();
-        let owner = std::process::id().to_string();
-        let address = script(&["start", &folder.to_string_lossy(), &owner])?;
-        Ok(Broker { address, folder })
+        Scripted::start("broker", "kafka/broker.sh").map(Broker)
     }
 
     /// Its address with TLS and a password, and the certificate to trust.
@@ -72,7 +62,7 @@ impl Broker {
 
     /// Kills it as a power failure would, and starts it again.
     pub fn restart(&self) {
-        script(&["restart", &self.folder.to_string_lossy()]).expect("the broker starts again");
+        self.call("restart");
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32) {
@@ -288,19 +278,4 @@ fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
             .block_on(future)
     };
     std::thread::scope(|scope| scope.spawn(wait).join().expect("an answer"))
-}
-
-/// Runs the script and returns what it prints.
-fn script(arguments: &[&str]) -> Result<String, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kafka/broker.sh");
-    let output = Command::new(script)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
 }

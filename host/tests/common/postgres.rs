@@ -1,51 +1,36 @@
 //! A real PostgreSQL server for each test program; see `tests/postgres/server.sh`.
 
-use std::path::{Path, PathBuf};
+/// What a script starts.
+#[path = "scripted.rs"]
+mod scripted;
+
+use std::ops::Deref;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
+use self::scripted::Scripted;
 use crate::harness::Absent;
 
-pub struct Server {
-    pub address: String,
-    pub folder: PathBuf,
+pub struct Server(Scripted);
+
+impl Deref for Server {
+    type Target = Scripted;
+
+    fn deref(&self) -> &Scripted {
+        &self.0
+    }
 }
 
-/// The server of this test program. Tests are ignored where there can be none; in CI there
-/// has to be one.
+/// The server of this test program.
 pub fn server() -> Result<&'static Server, Absent> {
     static SERVER: LazyLock<Result<Server, String>> = LazyLock::new(Server::start);
-    match &*SERVER {
-        Ok(server) => Ok(server),
-        Err(why) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => {
-            panic!("no PostgreSQL server, which CI must not do without: {why}")
-        }
-        Err(why) => Err(Absent(format!("no PostgreSQL server: {why}"))),
-    }
+    scripted::required(&SERVER, "PostgreSQL server")
 }
 
 impl Server {
     /// Starts a server with a folder of its own, which is removed after this process.
     pub fn start() -> Result<Server, String> {
-        let folder = tempfile::Builder::new()
-            .prefix("sluicebox-postgres-")
-            .tempdir()
-            .map_err(|error| error.to_string())?;
-        // The script removes it after this process has ended in any way.
-        let folder = folder.keep();
-        let owner = std::process::id().to_string();
-        let address = script(&["start", &folder.to_string_lossy(), &owner])?;
-        Ok(Server { address, folder })
-    }
-
-    /// Kills it as a power failure would.
-    pub fn kill(&self) {
-        script(&["kill", &self.folder.to_string_lossy()]).expect("the server is killed");
-    }
-
-    /// Starts it again.
-    pub fn again(&self) {
-        script(&["again", &self.folder.to_string_lossy()]).expect("the server starts again");
+        Scripted::start("postgres", "postgres/server.sh").map(Server)
     }
 
     /// What psql prints for some SQL, as the owner of the database `shop`, without head and
@@ -69,18 +54,5 @@ impl Server {
         String::from_utf8_lossy(&output.stdout)
             .trim_end()
             .to_owned()
-    }
-}
-
-fn script(arguments: &[&str]) -> Result<String, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/postgres/server.sh");
-    let output = Command::new(script)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
     }
 }
