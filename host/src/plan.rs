@@ -36,7 +36,8 @@ pub use join::{
 };
 pub use operator::{
     AggregatePlan, Alignment, Arguments, Bounds, CHANGES, Emit, LATE, LATE_OUTPUT, OperatorPlan,
-    PortPlan, ProcessPlan, RowOrder, Ties, TimeDomain, Timing, TransformPlan, Window,
+    PortPlan, ProcessPlan, RequestColumns, RowOrder, Ties, TimeDomain, Timing, TransformPlan,
+    Window,
 };
 pub use sink::{ADDED, SinkPlan, TAKEN_BACK, change_field};
 pub use source::{Algorithm, ChecksumPlan, SourcePlan};

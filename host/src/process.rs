@@ -17,6 +17,8 @@
 mod entries;
 /// Where the state is in a row, for what migrates it.
 pub mod migrated;
+/// Dead letters of requests.
+mod requests;
 /// What is seen of its state.
 mod show;
 /// The tables of state, and the layout of their rows.
@@ -53,6 +55,7 @@ use crate::state::table::StateTable;
 use crate::state::upkeep::Upkeep;
 use crate::stop::Stop;
 use entries::{KeyTimer, KeyTimers, ProcessEntries};
+use requests::Requests;
 pub use show::show;
 use waiting::{DueRows, Waiting};
 
@@ -79,6 +82,8 @@ pub struct ProcessOperator {
     groups: Groups,
     /// Absent where rows are taken as they come.
     waiting: Option<Waiting>,
+    /// Where rows are parts of requests.
+    requests: Option<Requests>,
     watermark_ms: i64,
     /// Whether timers may be overdue that were left to this run.
     is_restored: bool,
@@ -284,6 +289,7 @@ impl ProcessOperator {
                     Some(Waiting::new(&info.inputs, layout, tables.next(), plan.ties))
                 }
             },
+            requests: plan.requests.clone().map(Requests::new),
             watermark_ms: i64::MIN,
             is_restored: false,
             sweep: None,
@@ -631,7 +637,8 @@ impl ProcessOperator {
                 .outgrown(slot)
                 .and_then(|it| it.refusal(port, bytes))
         {
-            return self.guard.fail_on_row(rows.batch, at, failure, out);
+            let failure = failure.clone();
+            return self.fail_on_row(rows.batch, at, &failure, out);
         }
         let Err(failure) = self.call_last(work, &part, Take::Whole, out)? else {
             return Ok(());
@@ -650,10 +657,29 @@ impl ProcessOperator {
                     self.states.note_outgrown(slot, &outgrown);
                 }
             }
-            return self.guard.fail_on_row(rows.batch, at, &failure, out);
+            return self.fail_on_row(rows.batch, at, &failure, out);
         }
         let row_ms = rows.batch.times[at];
         self.take_timers_singly(work, at, now, row_ms, &failure, out)
+    }
+
+    fn fail_on_row(
+        &mut self,
+        batch: &Batch,
+        row: usize,
+        failure: &Failure,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let Some(requests) = &mut self.requests else {
+            return self.guard.fail_on_row(batch, row, failure, out);
+        };
+        match requests.letter(batch, row) {
+            Some(shown) => self.guard.fail_on_row(&shown, 0, failure, out),
+            None => {
+                self.guard.fail_again(out);
+                Ok(())
+            }
+        }
     }
 
     /// Has the due timers of a key taken one by one. What they put out has at least this

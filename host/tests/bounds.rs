@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "the host loads its own plugins")]
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -266,6 +267,90 @@ fn a_key_that_has_outgrown_its_memory_costs_little_time() {
             assert!(row.contains("xxx"), "a neighbour's: {row}");
         }
     }
+}
+
+/// A user whose items have names of 4 kB: what models answer has no room, and is in no
+/// letter.
+#[test]
+fn a_request_that_is_too_large_is_one_letter() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plugin = common::plugin_file("recommend");
+    let lines = |name: &str, rows: &[Value]| {
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        fs::write(folder.path().join(name), text).expect("it is writable");
+    };
+    let mut interactions = Vec::new();
+    let mut requests = Vec::new();
+    for n in 0..60_u64 {
+        let name = format!("{n}{}", "x".repeat(4_000));
+        for (user, item) in [("ann", format!("tea-{}", n % 7)), ("fat", name)] {
+            interactions.push(json!({"ts": 2 * n, "user": user, "item": item, "action": "view"}));
+        }
+        requests.push(json!({"ts": 2 * n + 1, "user": "ann", "item": null}));
+        if n % 10 == 9 {
+            requests.push(json!({"ts": 2 * n + 1, "user": "fat", "item": null}));
+        }
+    }
+    lines("interactions.jsonl", &interactions);
+    lines("requests.jsonl", &requests);
+    let pipeline = format!(
+        r#"
+        name = "bounds"
+        parallelism = 1
+        [plugins.recommend]
+        path = {plugin:?}
+        [sources.interactions]
+        type = "file"
+        path = "interactions.jsonl"
+        event_time = "ts"
+        [sources.interactions.fields]
+        user = "utf8"
+        item = "utf8"
+        action = "utf8"
+        category = "utf8?"
+        ts = "timestamp(s)"
+        [sources.requests]
+        type = "file"
+        path = "requests.jsonl"
+        event_time = "ts"
+        [sources.requests.fields]
+        user = "utf8"
+        item = "utf8?"
+        request = "utf8?"
+        category = "utf8?"
+        ts = "timestamp(s)"
+        [operators.worked]
+        plugin = "recommend.items"
+        input = {{ interactions = "interactions", requests = "requests" }}
+        key = {{ user = "user", item = "item" }}
+        limits = {{ memory = "3MiB" }}
+        [sinks.out]
+        type = "blackhole"
+        input = "worked"
+        "#
+    );
+    let ran = run(&pipeline, folder.path());
+    let letters = fs::read_to_string(folder.path().join("bounds.dead.jsonl"));
+    let letters = letters.expect("they were written");
+    let letters = letters
+        .lines()
+        .map(|line| -> Value { serde_json::from_str(line).expect("JSON") });
+    let letters: Vec<Value> = letters
+        .filter(|letter| letter["node"] == "worked")
+        .collect();
+    let failed = ran.count("worked", "failed");
+    assert!(failed > 2 * letters.len() as u64, "{failed}");
+    let mut requests = BTreeSet::new();
+    for letter in &letters {
+        let payload = letter["payload"].as_str().expect("the row");
+        assert!(payload.len() < 1_000, "{payload}");
+        let row: Value = serde_json::from_str(payload).expect("JSON");
+        assert_eq!((&row["user"], row.get("answer")), (&json!("fat"), None));
+        assert!(requests.insert(row["row"].as_u64()), "two of {row}");
+    }
+    assert!((1..=6).contains(&requests.len()), "{requests:?}");
+    let answered = ran.count("out", "rows_in");
+    assert!((60..=66).contains(&answered), "{answered}");
 }
 
 /// Together they are 15 times as large as the memory for states.

@@ -104,6 +104,17 @@ pub struct ProcessPlan {
     pub ttl_ms: Option<i64>,
     pub order: RowOrder,
     pub ties: Ties,
+    /// Where rows are parts of requests.
+    pub requests: Option<RequestColumns>,
+}
+
+/// The columns of rows that are parts of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestColumns {
+    /// What tells one request from another.
+    pub request: Vec<usize>,
+    /// What a dead letter shows of a row.
+    pub shown: Vec<usize>,
 }
 
 impl ProcessPlan {

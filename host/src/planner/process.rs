@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::builder::Builder;
 use super::reading::Reading;
+use super::recommend;
 use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned, title_of};
 use super::stages::StageSection;
 use crate::config::{Mistake, OperatorConfig, Runs};
@@ -90,6 +91,9 @@ impl Builder<'_> {
                 ttl_ms: operator.ttl_ms.as_ref().map(|setting| setting.value),
                 order,
                 ties,
+                requests: stage
+                    .filter(|stage| stage.stage == Stage::Answers)
+                    .and_then(|_| recommend::request_columns(&ports[0])),
             }))
         });
         planned(&operator.name, kind, inputs, outputs)

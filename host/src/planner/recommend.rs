@@ -15,7 +15,7 @@ use crate::config::{
     InputConfig, KeyColumns, Mistake, OperatorConfig, OperatorName, Runs, Span, Spanned,
 };
 use crate::logic::{INTERACTIONS, Kind, OperatorInfo, Port, REQUESTS, Stage};
-use crate::plan::RowOrder;
+use crate::plan::{RequestColumns, RowOrder};
 use crate::schema::{Field, Schema};
 use crate::suggest;
 
@@ -239,6 +239,18 @@ fn not_text(title: &str, given: &Field, what: &str, place: Span) -> Mistake {
             "users and items are texts that are never missing: declare the field as utf8, or have \
              a transform make a text of it",
         )
+}
+
+/// The columns of a request's parts: its user and number tell it from others, and a dead
+/// letter shows all but the answers of models. `None` where a plugin has other columns.
+pub(super) fn request_columns(port: &Port) -> Option<RequestColumns> {
+    let fields = &port.schema.fields;
+    let column = |name: &str| fields.iter().position(|field| field.name == name);
+    let (user, number, answer) = (column(USER)?, column("row")?, column("answer")?);
+    Some(RequestColumns {
+        request: vec![user, number],
+        shown: (0..fields.len()).filter(|&at| at != answer).collect(),
+    })
 }
 
 /// The sections of a recommender's stages, in the order of flow.

@@ -44,6 +44,12 @@ impl ProcessGuard {
         self.handle_failure(&Subject::Row(batch, row as u32), failure, out)
     }
 
+    /// Counts a row that the process fails on, where a dead letter tells of it already.
+    pub fn fail_again(&self, out: &mut Outbox) {
+        out.counts.failed += 1;
+        out.counts.lost += 1;
+    }
+
     /// The same for a timer, which `subject` shows as JSON.
     pub fn fail_on_timer(
         &self,
