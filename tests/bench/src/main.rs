@@ -1,9 +1,12 @@
 //! Benchmarks of the host: jobs on generated cart events, from JSON lines and from
 //! memory, hand-written, with native operators, with Wasm operators and with functions of
 //! the host. Each measurement runs in its own process, pinned to its cores.
-//! What a key's state takes is measured by [`keys`], the cost of durability by [`state`] and
-//! [`kafka`], an example with several processes behind one another by [`social`].
+//! What a key's state takes is measured by [`keys`], how long answers take by [`answers`], the
+//! cost of durability by [`state`] and [`kafka`], an example with several processes behind one
+//! another by [`social`].
 
+/// How long answers take.
+mod answers;
 /// The hand-written loops.
 mod handwritten;
 /// Commits to Kafka.
@@ -86,6 +89,7 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnyCase {
     Host(Case),
+    Answers(answers::Case),
     Keys(keys::Case),
     Social(social::Case),
     State(state::Case),
@@ -105,6 +109,7 @@ impl ValueEnum for AnyCase {
             AnyCase::Host(Case::AsOfJoin),
             AnyCase::Host(Case::Lookup),
             AnyCase::Host(Case::Recommend),
+            AnyCase::Answers(answers::Case::RecommendLatency),
             AnyCase::Keys(keys::Case::StateBytes),
             AnyCase::Social(social::Case::Notify),
             AnyCase::State(state::Case::CheckpointCost),
@@ -118,6 +123,7 @@ impl ValueEnum for AnyCase {
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         match self {
             AnyCase::Host(case) => case.to_possible_value(),
+            AnyCase::Answers(case) => case.to_possible_value(),
             AnyCase::Keys(case) => case.to_possible_value(),
             AnyCase::Social(case) => case.to_possible_value(),
             AnyCase::State(case) => case.to_possible_value(),
@@ -213,6 +219,9 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
         .iter()
         .map(serde_json::to_value)
         .collect::<Result<Vec<_>, _>>()?;
+    if cases.contains(&AnyCase::Answers(answers::Case::RecommendLatency)) {
+        results.extend(answers::measure(arguments)?);
+    }
     if cases.contains(&AnyCase::Keys(keys::Case::StateBytes)) {
         results.extend(keys::measure(arguments)?);
     }
