@@ -94,6 +94,11 @@ impl Batch {
         self.times.len()
     }
 
+    /// The newest event time of its rows, if it has any.
+    pub fn newest_ms(&self) -> Option<i64> {
+        self.times.iter().copied().max()
+    }
+
     /// The batch of these rows, in this order; a row may be taken any number of
     /// times. All of them in order is the batch itself, uncopied.
     pub fn take(&self, rows: &[u32]) -> Batch {

@@ -49,7 +49,7 @@ use crate::schema::Schema;
 use crate::state::error::StateError;
 use crate::state::key::{BatchKeys, KeyLayout};
 use crate::state::look::{Look, Seen};
-use crate::state::stored::StoredTable;
+use crate::state::stored::{Restored, StoredTable};
 use as_of::AsOf;
 use interval::Interval;
 use joined::Joined;
@@ -65,6 +65,8 @@ pub struct JoinOperator {
     time: TimeDomain,
     /// How far time has come in this domain.
     now_ms: i64,
+    /// The newest event time of rows.
+    newest_ms: Option<i64>,
     clock: Arc<dyn Clock>,
 }
 
@@ -128,13 +130,15 @@ impl JoinOperator {
             rule,
             time,
             now_ms: i64::MIN,
+            newest_ms: None,
             clock,
         };
         let time_ms = restored.and_then(|restored| match restored.time_ms {
             // There may be more rows now. What has come out stays out.
-            Some(END_OF_TIME) => operator.time_after_end(restored.newest_ms),
+            Some(END_OF_TIME) => operator.time_after_end(restored),
             time_ms => time_ms,
         });
+        operator.newest_ms = restored.and_then(|restored| restored.newest_ms);
         if let Some(time_ms) = time_ms {
             operator.now_ms = time_ms;
             operator.rule.set_time(time_ms);
@@ -148,9 +152,14 @@ impl JoinOperator {
     }
 
     /// The time to go on from after the input had ended.
-    fn time_after_end(&self, newest_ms: Option<i64>) -> Option<i64> {
+    fn time_after_end(&self, restored: Restored) -> Option<i64> {
         match self.time {
-            TimeDomain::Event => newest_ms.map(|newest_ms| self.rule.over_at(newest_ms)),
+            TimeDomain::Event => {
+                let over = restored
+                    .newest_ms
+                    .map(|newest_ms| self.rule.over_at(newest_ms));
+                over.flatten().or(restored.read_ms)
+            }
             TimeDomain::Processing => Some(self.clock.now_ms()),
         }
     }
@@ -255,9 +264,12 @@ impl Operator for JoinOperator {
         mut batch: Batch,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        if self.time == TimeDomain::Processing {
-            self.advance(self.clock.now_ms(), out)?;
-            batch.times = vec![self.now_ms; batch.rows()].into();
+        match self.time {
+            TimeDomain::Event => self.newest_ms = self.newest_ms.max(batch.newest_ms()),
+            TimeDomain::Processing => {
+                self.advance(self.clock.now_ms(), out)?;
+                batch.times = vec![self.now_ms; batch.rows()].into();
+            }
         }
         self.join(inlet, &batch, out)
             .map_err(|error| self.failed(error))
@@ -287,6 +299,8 @@ impl Operator for JoinOperator {
         }
         Ok(Some(OperatorSnapshot {
             time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),
+            newest_ms: self.newest_ms,
+            ended_ms: None,
             changes,
         }))
     }

@@ -85,6 +85,8 @@ pub struct ProcessOperator {
     /// Where rows are parts of requests.
     requests: Option<Requests>,
     watermark_ms: i64,
+    /// The newest event time of rows.
+    newest_ms: Option<i64>,
     /// Whether timers may be overdue that were left to this run.
     is_restored: bool,
     sweep: Option<Sweep>,
@@ -291,6 +293,7 @@ impl ProcessOperator {
             },
             requests: plan.requests.clone().map(Requests::new),
             watermark_ms: i64::MIN,
+            newest_ms: None,
             is_restored: false,
             sweep: None,
             is_taking: false,
@@ -311,9 +314,14 @@ impl ProcessOperator {
         };
         let time_ms = match restored.time_ms {
             // There may be more rows now.
-            Some(END_OF_TIME) => restored.newest_ms,
+            Some(END_OF_TIME) => match self.waiting {
+                // All rows up to the newest have been taken.
+                Some(_) => restored.newest_ms,
+                None => restored.read_ms,
+            },
             time_ms => time_ms,
         };
+        self.newest_ms = restored.newest_ms;
         self.watermark_ms = time_ms.unwrap_or(i64::MIN);
         self.is_restored = true;
         self.upkeep
@@ -453,7 +461,7 @@ impl ProcessOperator {
         ids.sort_unstable();
         ids.dedup();
         self.states.note_batch(batch.rows(), ids.len());
-        self.settle(ids).map_err(|error| self.failed(error))
+        self.settle(ids, true).map_err(|error| self.failed(error))
     }
 
     /// The key of each row; their entries are in memory then.
@@ -525,10 +533,16 @@ impl ProcessOperator {
     /// Has the timers of these keys taken that are due.
     fn take_timers(
         &mut self,
-        ids: Vec<u32>,
+        mut ids: Vec<u32>,
         now: Reached,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
+        let is_end = now.time_ms == END_OF_TIME;
+        if is_end {
+            // The rows of another run may come before states have expired.
+            let entries = &self.keyed.entries;
+            ids.retain(|&id| entries.timers(id).is_some());
+        }
         for &id in &ids {
             self.keyed.touch(id);
             let entries = &mut self.keyed.entries;
@@ -555,7 +569,9 @@ impl ProcessOperator {
             };
             self.take(&work, 0..ids.len(), out)?;
         }
-        self.settle(ids).map_err(|error| self.failed(error))
+        // Nothing is due after the end.
+        self.settle(ids, !is_end)
+            .map_err(|error| self.failed(error))
     }
 
     /// Has a part of the work taken. Rows of keys whose states have outgrown the plugin's
@@ -959,13 +975,13 @@ impl ProcessOperator {
 
     /// After keys were taken: notes when they are due, removes those of which nothing is
     /// kept, and evicts others where states take too much memory.
-    fn settle(&mut self, mut ids: Vec<u32>) -> Result<(), StateError> {
+    fn settle(&mut self, mut ids: Vec<u32>, arms: bool) -> Result<(), StateError> {
         ids.sort_unstable();
         ids.dedup();
         let entries = &mut self.keyed.entries;
         ids.retain(|&id| {
             let is_empty = entries.is_empty(id);
-            if !is_empty {
+            if !is_empty && arms {
                 entries.arm(id);
             }
             is_empty
@@ -1068,6 +1084,7 @@ fn timers_of(ids: &[u32], entries: &ProcessEntries) -> (GroupTimers, GroupTimers
 
 impl Operator for ProcessOperator {
     fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+        self.newest_ms = self.newest_ms.max(batch.newest_ms());
         let mut first = 0;
         while first < batch.rows() {
             let room = self.states.room_for_rows(CALL_BYTES_MAX);
@@ -1118,6 +1135,8 @@ impl Operator for ProcessOperator {
         self.upkeep.count(&mut changes);
         Ok(Some(OperatorSnapshot {
             time_ms: Some(self.watermark_ms).filter(|&time_ms| time_ms > i64::MIN),
+            newest_ms: self.newest_ms,
+            ended_ms: None,
             changes,
         }))
     }

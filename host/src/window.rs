@@ -105,6 +105,11 @@ pub struct AggregateOperator {
     hold_ms: i64,
     /// How far time has come in this domain.
     now_ms: i64,
+    /// The newest event time of rows.
+    newest_ms: Option<i64>,
+    /// What that was when the inputs ended in an earlier run. Windows of rows up to then
+    /// stay closed, however far time has come.
+    ended_ms: Option<i64>,
     clock: Arc<dyn Clock>,
     early_every_ms: Option<i64>,
     /// When early results are due next: a period after the first row that they will
@@ -200,6 +205,8 @@ impl AggregateOperator {
             corrects: lateness_ms > 0 && plan.emit == Emit::Change,
             hold_ms,
             now_ms: i64::MIN,
+            newest_ms: None,
+            ended_ms: None,
             clock,
             early_every_ms: plan.early_every_ms.map(period),
             early_at_ms: None,
@@ -207,14 +214,6 @@ impl AggregateOperator {
         };
         operator.restore().map_err(|error| error.of(node))?;
         Ok(operator)
-    }
-
-    /// The time to go on from after the input had ended.
-    fn time_after_end(&self, newest_ms: Option<i64>) -> Option<i64> {
-        match self.time {
-            TimeDomain::Event => newest_ms.map(|newest_ms| self.windows.over_at(newest_ms)),
-            TimeDomain::Processing => Some(self.clock.now_ms()),
-        }
     }
 
     /// Restores the checkpoint, if there is one.
@@ -226,14 +225,22 @@ impl AggregateOperator {
         let Some(restored) = stored.restored else {
             return Ok(());
         };
-        let time_ms = match restored.time_ms {
-            // There may be more rows now. Windows that have fired stay closed.
-            Some(END_OF_TIME) => self.time_after_end(restored.newest_ms),
-            time_ms => time_ms,
+        let time_ms = match (restored.time_ms, self.time) {
+            // There may be more rows now.
+            (Some(END_OF_TIME), TimeDomain::Event) => restored.read_ms,
+            (Some(END_OF_TIME), TimeDomain::Processing) => Some(self.clock.now_ms()),
+            (time_ms, _) => time_ms,
         };
         if let Some(time_ms) = time_ms {
             self.now_ms = time_ms;
             self.windows.set_time(time_ms);
+        }
+        if self.time == TimeDomain::Event {
+            self.newest_ms = restored.newest_ms;
+            self.ended_ms = restored.over_ms();
+            if let Some(ended_ms) = self.ended_ms {
+                self.windows.seal(ended_ms);
+            }
         }
         let states = &mut self.accumulators.states;
         self.upkeep.restore(stored, states, self.windows.keyed())?;
@@ -255,7 +262,10 @@ impl AggregateOperator {
 
     fn fold(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         let times = match self.time {
-            TimeDomain::Event => within_reach(&batch.times),
+            TimeDomain::Event => {
+                self.newest_ms = self.newest_ms.max(batch.newest_ms());
+                within_reach(&batch.times)
+            }
             TimeDomain::Processing => {
                 self.advance(self.clock.now_ms(), out)?;
                 within_reach(&ScalarBuffer::from(vec![self.now_ms; batch.rows()]))
@@ -317,6 +327,8 @@ impl Operator for AggregateOperator {
         self.upkeep.count(&mut changes);
         Ok(Some(OperatorSnapshot {
             time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),
+            newest_ms: self.newest_ms,
+            ended_ms: self.ended_ms,
             changes,
         }))
     }

@@ -88,6 +88,70 @@ fn rows_are_the_same_whatever_happens() {
     }
 }
 
+/// Every seed is another series of runs, each of which reads what was added to the file
+/// since the one before had ended.
+const ENDING_SEEDS: u64 = 110;
+
+/// Kills, stops and lost answers in each of these runs, at most.
+const ENDING_TROUBLES_MAX: usize = 3;
+
+#[test]
+fn runs_that_go_on_after_an_end_are_the_same_whatever_happens() {
+    LazyLock::force(&PLUGIN);
+    let text = std::fs::read_to_string(inputs().path().join(FILE[0])).expect("it is there");
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let folder = in_memory();
+    let mut expected: Vec<Option<Outcome>> = PIPELINES.iter().map(|_| None).collect();
+    let only = wanted_seed();
+    let mut kills = 0;
+    for seed in only.map_or(0..ENDING_SEEDS, |seed: u64| seed..seed + 1) {
+        let at = (seed % PIPELINES.len() as u64) as usize;
+        let pipeline = &PIPELINES[at];
+        let expected = expected[at].get_or_insert_with(|| {
+            let (outcome, _) = growing(0, pipeline, folder.path(), &lines, 0);
+            let whole = undisturbed(pipeline, &FILE, folder.path());
+            assert_same(&whole.dead_letters, &outcome.dead_letters, pipeline.name);
+            outcome
+        });
+        let troubles = ENDING_TROUBLES_MAX;
+        let (found, happened) = growing(seed, pipeline, folder.path(), &lines, troubles);
+        assert_outcome(expected, &found, &described(seed, pipeline));
+        kills += happened.kills;
+    }
+    assert!(
+        only.is_some() || kills > ENDING_SEEDS as usize,
+        "{kills} kills"
+    );
+}
+
+/// Runs a pipeline to the end of its input three times, which grows in between.
+fn growing(
+    seed: u64,
+    pipeline: &Pipeline,
+    folder: &Path,
+    lines: &[&str],
+    troubles: usize,
+) -> (Outcome, Happened) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let outside = Outside::new();
+    let mut happened = Happened::default();
+    let mut simulation = Simulation::new(seed);
+    for end in [130, 290, lines.len()] {
+        let text = lines[..end].concat();
+        std::fs::write(folder.join(FILE[0]), text).expect("it is writable");
+        let mut runs = Runs {
+            outside: &outside,
+            simulation: &mut simulation,
+            random: &mut random,
+            happened: &mut happened,
+        };
+        let what = described(seed, pipeline);
+        runs.run_to_the_end(pipeline, folder, troubles, &what);
+    }
+    let found = outcome(pipeline, &outside.topic, &outside.dead_letters());
+    (found, happened)
+}
+
 fn wanted_seed() -> Option<u64> {
     std::env::var(VARIABLE).ok()?.parse().ok()
 }
@@ -590,40 +654,71 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
     let outside = Outside::new();
     let mut happened = Happened::default();
     let mut simulation = Simulation::new(seed);
-    let what = format!(
-        "seed {seed}, {} (run it again with {VARIABLE}={seed})",
-        pipeline.name
-    );
-    for trouble in 0.. {
-        let plan = plan_of(&text_of(pipeline, &FILE), folder);
-        let job = outside.job(plan, &mut random);
-        if outside.has_checkpoints() {
-            happened.restored += 1;
-        }
-        let mut steps = None;
-        let mut is_stopped = false;
-        if trouble < TROUBLES_MAX {
-            is_stopped = random.u8(0..4) == 0;
-            match is_stopped {
-                true => simulation.stop_after((1 << random.u64(0..11)) - 1),
-                false => steps = outside.trouble(&mut random, 2..11),
-            }
-        }
-        match simulation.run(job, steps) {
-            Ended::Done if is_stopped => happened.stops += 1,
-            Ended::Done => break,
-            Ended::Killed => happened.kills += 1,
-            Ended::Failed(error) => {
-                assert!(is_of_lost(&error), "{what}: {error}");
-                happened.lost += 1;
-            }
-        }
-    }
+    let what = described(seed, pipeline);
+    let mut runs = Runs {
+        outside: &outside,
+        simulation: &mut simulation,
+        random: &mut random,
+        happened: &mut happened,
+    };
+    runs.run_to_the_end(pipeline, folder, TROUBLES_MAX, &what);
     let checkpoints = outside.storage.list().expect("a list");
     happened.checkpoints = checkpoints.last().map_or(0, |last| last.id);
     let found = outcome(pipeline, &outside.topic, &outside.dead_letters());
     assert_outcome(expected, &found, &what);
     happened
+}
+
+fn described(seed: u64, pipeline: &Pipeline) -> String {
+    format!(
+        "seed {seed}, {} (run it again with {VARIABLE}={seed})",
+        pipeline.name
+    )
+}
+
+/// The runs of a pipeline, and what happens to them.
+struct Runs<'a> {
+    outside: &'a Outside,
+    simulation: &'a mut Simulation,
+    random: &'a mut fastrand::Rng,
+    happened: &'a mut Happened,
+}
+
+impl Runs<'_> {
+    /// Runs a pipeline until all of its inputs have ended, with so many troubles.
+    fn run_to_the_end(&mut self, pipeline: &Pipeline, folder: &Path, troubles: usize, what: &str) {
+        let Runs {
+            outside,
+            simulation,
+            random,
+            happened,
+        } = self;
+        for trouble in 0.. {
+            let plan = plan_of(&text_of(pipeline, &FILE), folder);
+            let job = outside.job(plan, random);
+            if outside.has_checkpoints() {
+                happened.restored += 1;
+            }
+            let mut steps = None;
+            let mut is_stopped = false;
+            if trouble < troubles {
+                is_stopped = random.u8(0..4) == 0;
+                match is_stopped {
+                    true => simulation.stop_after((1 << random.u64(0..11)) - 1),
+                    false => steps = outside.trouble(random, 2..11),
+                }
+            }
+            match simulation.run(job, steps) {
+                Ended::Done if is_stopped => happened.stops += 1,
+                Ended::Done => break,
+                Ended::Killed => happened.kills += 1,
+                Ended::Failed(error) => {
+                    assert!(is_of_lost(&error), "{what}: {error}");
+                    happened.lost += 1;
+                }
+            }
+        }
+    }
 }
 
 fn is_of_lost(error: &RunError) -> bool {

@@ -21,7 +21,7 @@ use super::manifest::{
 };
 use super::replacement::Replacement;
 use super::requests::Requests;
-use super::snapshot::{NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
+use super::snapshot::{NodeSnapshot, OperatorSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
 use super::transaction::{Participants, TransactionError};
 use crate::blame::Fault;
@@ -282,7 +282,7 @@ impl Coordinator {
         snapshots.sort_by_key(|snapshot| snapshot.task);
         let nodes = self.nodes.len();
         let mut sources: Vec<Vec<SourceSnapshot>> = vec![Vec::new(); nodes];
-        let mut times: Vec<Vec<Option<i64>>> = vec![Vec::new(); nodes];
+        let mut operators: Vec<Option<OperatorManifest>> = vec![None; nodes];
         let mut sinks: Vec<SinkSnapshot> = vec![SinkSnapshot::default(); nodes];
         let mut changes = Vec::new();
         let obsolete = std::mem::take(&mut self.obsolete);
@@ -291,7 +291,8 @@ impl Coordinator {
             match snapshot {
                 NodeSnapshot::Source(snapshot) => sources[node].push(snapshot),
                 NodeSnapshot::Operator(snapshot) => {
-                    times[node].push(snapshot.time_ms);
+                    let of_others = operators[node].take();
+                    operators[node] = Some(progress_of_all(of_others, &snapshot));
                     changes.push(snapshot.changes);
                 }
                 NodeSnapshot::Sink(snapshot) => sinks[node] = snapshot,
@@ -305,13 +306,10 @@ impl Coordinator {
                 NodeClass::Transform
                 | NodeClass::Aggregate
                 | NodeClass::Process
-                | NodeClass::Join => {
-                    ProgressManifest::Operator(OperatorManifest {
-                        tables: self.tables[id].clone(),
-                        // `None`, of a task without a watermark, is the least.
-                        time_ms: times[id].iter().copied().min().flatten(),
-                    })
-                }
+                | NodeClass::Join => ProgressManifest::Operator(OperatorManifest {
+                    tables: self.tables[id].clone(),
+                    ..operators[id].take().unwrap_or_default()
+                }),
             };
             NodeManifest {
                 description: description.clone(),
@@ -345,5 +343,29 @@ impl Coordinator {
         if let Err(error) = pruned.await {
             tracing::warn!("old checkpoints cannot be deleted: {error}");
         }
+    }
+}
+
+/// The progress of an operator's tasks, of which this is one more.
+fn progress_of_all(
+    others: Option<OperatorManifest>,
+    snapshot: &OperatorSnapshot,
+) -> OperatorManifest {
+    let OperatorSnapshot {
+        time_ms,
+        newest_ms,
+        ended_ms,
+        ..
+    } = *snapshot;
+    let others = others.unwrap_or(OperatorManifest {
+        time_ms,
+        ..OperatorManifest::default()
+    });
+    OperatorManifest {
+        // `None`, of a task without a watermark, is the least.
+        time_ms: others.time_ms.min(time_ms),
+        newest_ms: others.newest_ms.max(newest_ms),
+        ended_ms: others.ended_ms.max(ended_ms),
+        ..others
     }
 }

@@ -109,6 +109,13 @@ pub struct OperatorManifest {
     pub tables: Vec<u32>,
     /// Its watermark, or processing time.
     pub time_ms: Option<i64>,
+    /// The newest event time of its rows. Earlier versions did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_ms: Option<i64>,
+    /// The newest event time when all inputs ended in an earlier run. In earlier versions,
+    /// the watermark was beyond the windows that fired then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<i64>,
 }
 
 impl NodeManifest {

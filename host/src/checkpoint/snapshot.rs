@@ -85,6 +85,11 @@ pub enum PartitionState {
 pub struct OperatorSnapshot {
     /// Its watermark, or processing time; all tasks have the same watermark.
     pub time_ms: Option<i64>,
+    /// The newest event time of its rows so far, where it matters after their end.
+    pub newest_ms: Option<i64>,
+    /// The newest event time when all inputs ended in an earlier run, where windows stay
+    /// closed that fired then.
+    pub ended_ms: Option<i64>,
     pub changes: Changes,
 }
 

@@ -145,8 +145,8 @@ impl Rule for AsOf {
         self.now_ms = time_ms;
     }
 
-    fn over_at(&self, row_ms: i64) -> i64 {
-        row_ms.saturating_add(1)
+    fn over_at(&self, row_ms: i64) -> Option<i64> {
+        (self.version == Version::EventTime).then(|| row_ms.saturating_add(1))
     }
 
     fn lateness(&self, time_ms: i64, now_ms: i64) -> Lateness {

@@ -140,13 +140,13 @@ impl Rule for Interval {
         self.buffers.iter().any(|buffer| buffer.upkeep().is_full())
     }
 
-    fn over_at(&self, row_ms: i64) -> i64 {
+    fn over_at(&self, row_ms: i64) -> Option<i64> {
         let outer = self.waits.iter().filter(|wait| wait.is_outer);
         let over = outer.map(|wait| match wait.ahead_ms {
             Some(ahead_ms) => row_ms.saturating_add(ahead_ms).saturating_add(1),
             None => i64::MAX,
         });
-        over.max().unwrap_or(row_ms)
+        over.max()
     }
 
     fn lateness(&self, time_ms: i64, now_ms: i64) -> Lateness {

@@ -43,8 +43,9 @@ pub(super) trait Rule: Send {
     /// Sets the time of the checkpoint before its rows are restored.
     fn set_time(&mut self, _time_ms: i64) {}
 
-    /// A time at which nothing can match a row any more.
-    fn over_at(&self, row_ms: i64) -> i64;
+    /// The time at which nothing can match a row any more that the end has let out; `None`
+    /// where nothing comes out by time.
+    fn over_at(&self, row_ms: i64) -> Option<i64>;
 
     fn lateness(&self, time_ms: i64, now_ms: i64) -> Lateness;
 

@@ -236,7 +236,7 @@ impl Bench {
         let time_ms = self.checkpoint();
         self.restore(Restored {
             time_ms,
-            newest_ms: None,
+            ..Restored::default()
         });
         self
     }

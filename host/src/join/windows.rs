@@ -101,10 +101,10 @@ impl Rule for Windows {
         self.closed = self.cut.last_closed(time_ms);
     }
 
-    fn over_at(&self, row_ms: i64) -> i64 {
+    fn over_at(&self, row_ms: i64) -> Option<i64> {
         match self.is_outer {
-            [false, false] => row_ms,
-            _ => self.cut.over_at(row_ms),
+            [false, false] => None,
+            _ => Some(self.cut.over_at(row_ms)),
         }
     }
 

@@ -114,9 +114,12 @@ impl Start {
                     source = Some(tasks.as_slice().into());
                 }
                 (_, Some(ProgressManifest::Operator(progress))) => {
+                    let read_ms = newest.get(node.name.as_str()).copied().flatten();
                     operator = Some(Restored {
                         time_ms: progress.time_ms,
-                        newest_ms: newest.get(node.name.as_str()).copied().flatten(),
+                        read_ms,
+                        newest_ms: progress.newest_ms.max(read_ms),
+                        ended_ms: progress.ended_ms,
                     });
                 }
                 (NodeClass::Sink, Some(ProgressManifest::Sink(known))) => {

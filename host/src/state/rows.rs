@@ -971,7 +971,7 @@ mod tests {
         found.expect("there is a checkpoint");
         let restored = Restored {
             time_ms: Some(up_to),
-            newest_ms: None,
+            ..Restored::default()
         };
         let mut bench = Bench {
             checkpoints: bench.checkpoints,

@@ -28,17 +28,30 @@ pub struct StoredTable {
 }
 
 /// What a checkpoint's manifest says of the operator's progress.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Restored {
     pub time_ms: Option<i64>,
     /// The newest event time of the sources that lead to the operator.
+    pub read_ms: Option<i64>,
+    /// And of what has come to the operator: results of others may be later than all rows.
     pub newest_ms: Option<i64>,
+    /// The newest event time when all inputs had ended, in a run before the checkpoint's.
+    pub ended_ms: Option<i64>,
 }
 
 impl Restored {
     /// Whether all inputs had ended.
     pub fn had_ended(&self) -> bool {
         self.time_ms == Some(END_OF_TIME)
+    }
+
+    /// The newest event time when all inputs had last ended, if they ever have: what is due
+    /// with rows up to this time is over.
+    pub fn over_ms(&self) -> Option<i64> {
+        match self.had_ended() {
+            true => self.newest_ms,
+            false => self.ended_ms,
+        }
     }
 }
 

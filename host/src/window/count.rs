@@ -23,6 +23,8 @@ use crate::state::table::StateTable;
 pub(super) struct Counts {
     /// How many rows a window has; `None` for the global one.
     size: Option<u64>,
+    /// Whether the global window has ended.
+    has_ended: bool,
     late_wanted: bool,
     keyed: KeyedStates<CountEntries>,
 }
@@ -74,6 +76,7 @@ impl Counts {
         };
         Counts {
             size: None,
+            has_ended: false,
             late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, 1, entries),
         }
@@ -81,6 +84,7 @@ impl Counts {
 
     /// Emits the open windows when the input ends.
     fn end(&mut self, accumulators: &mut Accumulators, out: &mut Outbox) -> Result<(), KeyedError> {
+        self.has_ended = true;
         self.close_open(accumulators, out)?;
         let Some(mut scan) = self.keyed.scan() else {
             return Ok(());
@@ -226,21 +230,18 @@ impl WindowKind for Counts {
         &mut self.keyed
     }
 
-    fn over_at(&self, row_ms: i64) -> i64 {
-        match self.size {
-            Some(_) => row_ms,
-            None => END_OF_TIME,
-        }
+    fn seal(&mut self, _newest_ms: i64) {
+        self.has_ended = true;
     }
 
     fn rows(
         &mut self,
         accumulators: &mut Accumulators,
         mut arrived: Arrived,
-        now_ms: i64,
+        _now_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
-        if self.size.is_none() && now_ms == END_OF_TIME {
+        if self.size.is_none() && self.has_ended {
             out.counts.late += arrived.rows() as u64;
             let all: Vec<u32> = (0..arrived.rows() as u32).collect();
             out.put_late(

@@ -15,7 +15,7 @@ use std::iter::StepBy;
 use std::ops::{Range, RangeInclusive};
 
 use super::accumulators::Arrived;
-use super::time::{SIZE_MAX_MS, Span, extent, held_back};
+use super::time::{SIZE_MAX_MS, Span, TIME_MAX_MS, extent, held_back};
 use crate::operator::Outbox;
 use crate::plan::{Alignment, LATE_OUTPUT, Window};
 
@@ -31,6 +31,9 @@ pub(crate) struct Cut {
     lateness_ms: i64,
     /// How long after its end a window fires.
     hold_ms: i64,
+    /// Windows up to this one fired when the inputs had ended. No row of a later run is in
+    /// them, whatever the lateness.
+    sealed: i64,
     alignment: Alignment,
 }
 
@@ -93,6 +96,7 @@ impl Cut {
             cumulates: false,
             lateness_ms: 0,
             hold_ms: 0,
+            sealed: i64::MIN,
             alignment,
         }
     }
@@ -114,6 +118,19 @@ impl Cut {
 
     pub fn held_for(self, hold_ms: i64) -> Self {
         Cut { hold_ms, ..self }
+    }
+
+    /// Closes the windows of rows up to this time for good.
+    pub fn sealed_for(self, newest_ms: i64) -> Self {
+        let newest_ms = newest_ms.clamp(-TIME_MAX_MS, TIME_MAX_MS);
+        Cut {
+            sealed: self.last_window(self.pane(newest_ms)),
+            ..self
+        }
+    }
+
+    pub fn sealed(self) -> i64 {
+        self.sealed
     }
 
     pub fn pane(self, time_ms: i64) -> i64 {
@@ -250,9 +267,9 @@ impl Cut {
         self.start(last).saturating_add(self.lateness_ms)
     }
 
-    /// Whether a row of this window is late at this watermark.
+    /// Whether a row of this window is late at this watermark, or after the end.
     pub fn is_late(self, window: i64, watermark_ms: i64) -> bool {
-        watermark_ms >= self.start(window).saturating_add(self.lateness_ms)
+        window <= self.sealed || watermark_ms >= self.start(window).saturating_add(self.lateness_ms)
     }
 
     /// Returns the rows that are in time for one of their windows, if any, and

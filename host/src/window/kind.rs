@@ -12,10 +12,9 @@ pub(super) trait WindowKind: Send {
     /// Sets the time of the checkpoint before its rows are restored.
     fn set_time(&mut self, _time_ms: i64) {}
 
-    /// A time at which the windows of a row are over for good, late rows included.
-    fn over_at(&self, row_ms: i64) -> i64 {
-        row_ms
-    }
+    /// Closes the windows of rows up to this time for good: they fired when the inputs had
+    /// ended. Called behind [`WindowKind::set_time`].
+    fn seal(&mut self, _newest_ms: i64) {}
 
     fn rows(
         &mut self,

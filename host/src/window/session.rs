@@ -18,7 +18,9 @@
 //! a session that can, or if it extends such a session and is not later than that by
 //! more than another gap. When no row can correct a session any more, its state goes,
 //! but when it ended is known for as long as a row in time could reach it: that row is
-//! late. So sessions of a key never overlap.
+//! late. So sessions of a key never overlap. When the inputs end, all sessions are over: a
+//! row of a later run is late if it is not newer than all rows before, or reaches one of
+//! those sessions.
 
 use super::accumulators::{Accumulators, Arrived, Merges};
 use super::changes::Change;
@@ -27,7 +29,7 @@ use super::ended::{EndedSessions, Over};
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
 use super::tables::{EARLY, FIRED, FRESH, SHOWN};
-use super::time::Span;
+use super::time::{Span, TIME_MAX_MS};
 use crate::checkpoint::changes::Changes;
 use crate::chunked::ChunkedList;
 use crate::operator::Outbox;
@@ -50,6 +52,8 @@ pub(super) struct Sessions {
     keyed: KeyedStates<SessionEntries>,
     /// Sessions that are over; in processing time, no row comes to these.
     ended: Option<EndedSessions>,
+    /// All sessions of rows up to this time were over when the inputs had ended.
+    sealed_ms: i64,
     journal: BatchJournal,
 }
 
@@ -167,6 +171,7 @@ impl Sessions {
             late_wanted: plan.late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, gap_ms, entries),
             ended,
+            sealed_ms: i64::MIN,
             journal: BatchJournal::default(),
         })
     }
@@ -206,6 +211,9 @@ impl Sessions {
         time: i64,
         watermark_ms: i64,
     ) -> Result<Option<u32>, KeyedError> {
+        if time <= self.sealed_ms {
+            return Ok(None);
+        }
         let Periods {
             gap_ms,
             hold_ms,
@@ -225,8 +233,10 @@ impl Sessions {
             .take_while(|session| session.first_ms - gap_ms <= time)
             .count();
         let extends_back = reached == 1 && time < sessions[at].first_ms;
-        // Sessions that are over ended before the watermark, less the lateness.
-        if (reached == 0 || extends_back) && watermark_ms > time + lateness_ms {
+        // Sessions that are over ended before the watermark, less the lateness, or with
+        // the inputs.
+        let may_reach_over = watermark_ms > time + lateness_ms || time - gap_ms <= self.sealed_ms;
+        if (reached == 0 || extends_back) && may_reach_over {
             let gaps_late = if extends_back { 2 } else { 1 };
             if watermark_ms > time + lateness_ms + gaps_late * gap_ms {
                 return Ok(None);
@@ -472,14 +482,8 @@ impl WindowKind for Sessions {
         self
     }
 
-    fn over_at(&self, row_ms: i64) -> i64 {
-        let Periods {
-            gap_ms,
-            lateness_ms,
-            ..
-        } = self.keyed.entries.periods;
-        let end = row_ms.saturating_add(gap_ms);
-        end.saturating_add(lateness_ms).saturating_add(1)
+    fn seal(&mut self, newest_ms: i64) {
+        self.sealed_ms = newest_ms.clamp(-TIME_MAX_MS, TIME_MAX_MS);
     }
 
     fn rows(

@@ -436,8 +436,11 @@ impl WindowKind for Sliding {
         self.entries().closed = self.cut.last_closed(time_ms);
     }
 
-    fn over_at(&self, row_ms: i64) -> i64 {
-        self.cut.over_at(row_ms)
+    fn seal(&mut self, newest_ms: i64) {
+        let cut = self.cut.sealed_for(newest_ms);
+        self.cut = cut;
+        let entries = self.entries();
+        entries.closed = entries.closed.max(cut.sealed());
     }
 
     fn rows(

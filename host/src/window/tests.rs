@@ -3,6 +3,8 @@
 
 /// Single behaviours.
 mod cases;
+/// Runs that go on after their inputs had ended.
+mod ends;
 /// Early results of states that are not in memory.
 mod evicted;
 /// The tests' plugin.
@@ -311,9 +313,21 @@ impl Bench {
     /// Passes rows as a source does: in batches, with a watermark after each batch and
     /// before each late row.
     pub fn source(&mut self, rows: &[Row], out_of_orderness_ms: i64, batch_rows: usize) {
+        self.go_on(rows, out_of_orderness_ms, batch_rows, i64::MIN);
+        self.end();
+    }
+
+    /// Does so without the end, behind rows of which this was the newest time. Returns the
+    /// newest time then.
+    pub fn go_on(
+        &mut self,
+        rows: &[Row],
+        out_of_orderness_ms: i64,
+        batch_rows: usize,
+        mut newest: i64,
+    ) -> i64 {
         let mut batch: Vec<Row> = Vec::new();
-        let mut newest = i64::MIN;
-        let mut watermark = i64::MIN;
+        let mut watermark = newest.saturating_sub(out_of_orderness_ms);
         for row in rows {
             if batch.len() == batch_rows || row.time < watermark {
                 if !batch.is_empty() {
@@ -329,7 +343,8 @@ impl Bench {
         if !batch.is_empty() {
             self.rows(&batch);
         }
-        self.watermark(watermark).end();
+        self.watermark(watermark);
+        newest
     }
 
     /// Results since the last call, sorted within.

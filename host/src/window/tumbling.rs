@@ -138,8 +138,9 @@ impl WindowKind for Tumbling {
         self.closed = self.cut.last_closed(time_ms);
     }
 
-    fn over_at(&self, row_ms: i64) -> i64 {
-        self.cut.over_at(row_ms)
+    fn seal(&mut self, newest_ms: i64) {
+        self.cut = self.cut.sealed_for(newest_ms);
+        self.closed = self.closed.max(self.cut.sealed());
     }
 
     fn rows(

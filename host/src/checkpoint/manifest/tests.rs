@@ -69,6 +69,7 @@ fn fixture() -> Manifest {
     let operator = OperatorManifest {
         tables: vec![3],
         time_ms: Some(1_704_103_140_000),
+        ..OperatorManifest::default()
     };
     let sink = SinkSnapshot {
         bytes: Some(4_096),
@@ -269,8 +270,14 @@ fn purposes() -> impl Strategy<Value = Purpose> {
 }
 
 fn nodes() -> impl Strategy<Value = NodeManifest> {
-    let operator = any::<(Vec<u32>, Option<i64>)>().prop_map(|(tables, time_ms)| {
-        ProgressManifest::Operator(OperatorManifest { tables, time_ms })
+    let operator = any::<(Vec<u32>, [Option<i64>; 3])>();
+    let operator = operator.prop_map(|(tables, [time_ms, newest_ms, ended_ms])| {
+        ProgressManifest::Operator(OperatorManifest {
+            tables,
+            time_ms,
+            newest_ms,
+            ended_ms,
+        })
     });
     let sink = any::<(
         Option<u64>,

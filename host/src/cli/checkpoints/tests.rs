@@ -273,6 +273,7 @@ fn a_manifest_for_people() {
     let operator = OperatorManifest {
         tables: vec![3],
         time_ms: Some(1_704_103_140_000),
+        ..OperatorManifest::default()
     };
     let sink = SinkSnapshot {
         bytes: Some(4_096),

@@ -316,7 +316,9 @@ fn a_run_goes_on_after_the_end() {
         assert_eq!(time_ms, Some(END_OF_TIME));
         bench.restore(Restored {
             time_ms,
+            read_ms: Some(10_000),
             newest_ms: Some(10_000),
+            ended_ms: None,
         });
         bench.rows(&[right("a", 10_500, 2), right("a", 11_001, 3)]);
         (said, bench.lines(), bench.end().lines(), bench.late)

@@ -299,7 +299,7 @@ fn run(
             crashes += 1;
             bench.restore(Restored {
                 time_ms: saved.time_ms,
-                newest_ms: None,
+                ..Restored::default()
             });
             at = saved.at;
             watermark = saved.watermark;

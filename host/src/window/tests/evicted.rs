@@ -12,7 +12,7 @@ use crate::shard::SHARDS;
 use crate::state::stored::{Restored, StoredTable};
 
 /// The runs of an operator, each of which goes on from the checkpoint before.
-struct Runs {
+pub(super) struct Runs {
     setup: Setup,
     storage: Arc<MemoryStorage>,
     budget: Arc<Budget>,
@@ -20,7 +20,16 @@ struct Runs {
 }
 
 impl Runs {
-    fn begin(&mut self, restored: Option<Restored>) -> Bench {
+    pub fn new(setup: Setup) -> Self {
+        Runs {
+            setup,
+            storage: Arc::default(),
+            budget: Arc::new(Budget::new(1)),
+            checkpoints: 0,
+        }
+    }
+
+    pub fn begin(&mut self, restored: Option<Restored>) -> Bench {
         // There is room for nothing that can be evicted.
         self.budget = Arc::new(Budget::new(1));
         let tables = 0..2;
@@ -35,23 +44,24 @@ impl Runs {
         bench.expect("the test's plan is right")
     }
 
-    fn checkpoint(&mut self, bench: &mut Bench) -> Option<i64> {
+    fn checkpoint(&mut self, bench: &mut Bench) -> Restored {
         let snapshot = bench.operator.snapshot().expect("state can be written");
         let snapshot = snapshot.expect("an aggregate has state");
         self.checkpoints += 1;
         self.storage.checkpoint(self.checkpoints, snapshot.changes);
         self.budget.add_write();
-        snapshot.time_ms
+        Restored {
+            time_ms: snapshot.time_ms,
+            read_ms: snapshot.newest_ms,
+            newest_ms: snapshot.newest_ms,
+            ended_ms: snapshot.ended_ms,
+        }
     }
 
-    fn restart(&mut self, bench: &mut Bench) -> Bench {
-        let time_ms = self.checkpoint(bench);
+    pub fn restart(&mut self, bench: &mut Bench) -> Bench {
+        let restored = self.checkpoint(bench);
         let found = self.storage.restore(self.checkpoints);
         found.expect("there is a checkpoint");
-        let restored = Restored {
-            time_ms,
-            newest_ms: None,
-        };
         Bench {
             told: std::mem::take(&mut bench.told),
             ..self.begin(Some(restored))
@@ -85,12 +95,7 @@ fn early_results_that_wait_come_after_a_restore() {
         Window::Running,
     ] {
         let setup = Setup::new(window).early(1_000);
-        let mut runs = Runs {
-            setup,
-            storage: Arc::default(),
-            budget: Arc::new(Budget::new(1)),
-            checkpoints: 0,
-        };
+        let mut runs = Runs::new(setup);
         let mut bench = runs.begin(None);
         bench.rows(&of_users(0..20)).watermark(5);
         // Those of users from 10 on are told, of the others after a restart.

@@ -4,22 +4,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bench, Key, Row, Setup, cumulate, last_of_each, session, sliding, tumbling};
-use crate::plan::{Alignment, TimeDomain, Window};
+use crate::plan::{Alignment, Emit, TimeDomain, Window};
 
 const BATCH_ROWS: [usize; 4] = [1, 7, 64, 4096];
 
 /// What must come of rows: lines as [`Bench`] has them, and how many rows are
 /// late for at least one window and for all.
 #[derive(Debug, Default, PartialEq)]
-struct Expected {
-    lines: BTreeSet<String>,
-    late: u64,
-    late_for_all: usize,
+pub(super) struct Expected {
+    pub lines: BTreeSet<String>,
+    pub late: u64,
+    pub late_for_all: usize,
+}
+
+/// A row, and how far time has come before it.
+#[derive(Clone, Copy)]
+struct Met<'a> {
+    watermark: i64,
+    /// The newest time when the inputs had ended before.
+    ended: i64,
+    /// `None` when they end.
+    row: Option<&'a Row>,
 }
 
 /// Rows with disorder: times run ahead and each row is set back at random, now
 /// and then by very much.
-fn rows(seed: u64, count: usize, step_ms: i64, back_ms: i64) -> Vec<Row> {
+pub(super) fn rows(seed: u64, count: usize, step_ms: i64, back_ms: i64) -> Vec<Row> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut now = -50_000;
     (0..count)
@@ -40,7 +50,7 @@ fn rows(seed: u64, count: usize, step_ms: i64, back_ms: i64) -> Vec<Row> {
 }
 
 fn check(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row], seed: u64) {
-    let expected = expect(setup, out_of_orderness_ms, rows);
+    let expected = expect(setup, out_of_orderness_ms, &[rows]);
     assert!(
         expected.lines.len() > 20,
         "too few results to tell anything"
@@ -91,7 +101,7 @@ fn last(setup: &Setup, bench: &Bench) -> BTreeSet<String> {
 }
 
 /// The results that count in the end.
-fn finals(setup: &Setup, bench: &Bench) -> BTreeSet<String> {
+pub(super) fn finals(setup: &Setup, bench: &Bench) -> BTreeSet<String> {
     let is_session = matches!(setup.window, Window::Session { .. });
     if setup.allowed_lateness_ms == 0 || is_session {
         let lines: BTreeSet<String> = bench.lines.iter().cloned().collect();
@@ -101,9 +111,10 @@ fn finals(setup: &Setup, bench: &Bench) -> BTreeSet<String> {
     last_of_each(&bench.lines).into_iter().collect()
 }
 
-fn expect(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row]) -> Expected {
+/// What must come of the rows of several runs, before each of which all inputs had ended.
+pub(super) fn expect(setup: &Setup, out_of_orderness_ms: i64, runs: &[&[Row]]) -> Expected {
     let lateness = setup.allowed_lateness_ms;
-    let timed = with_watermarks(rows, out_of_orderness_ms);
+    let timed = with_watermarks(runs, out_of_orderness_ms);
     match setup.window {
         Window::Tumbling {
             size_ms, alignment, ..
@@ -129,10 +140,32 @@ fn expect(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row]) -> Expected {
             let windows = |time| cumulating_windows(time, size_ms, step_ms, alignment.offset_ms);
             expect_panes(setup.key, windows, lateness, &timed)
         }
-        Window::Session { gap_ms, .. } => expect_sessions(setup.key, gap_ms, lateness, &timed),
-        Window::Count { size } => expect_counts(setup.key, size as usize, rows),
-        Window::Running => expect_running(setup.key, rows),
-        Window::Global => expect_counts(setup.key, usize::MAX, rows),
+        Window::Session { gap_ms, .. } => {
+            let hold = match setup.emit {
+                Emit::Final => lateness,
+                Emit::Change => 0,
+            };
+            expect_sessions(setup.key, gap_ms, (hold, lateness), &timed)
+        }
+        Window::Count { size } => {
+            let mut expected = Expected::default();
+            for rows in runs {
+                let more = expect_counts(setup.key, size as usize, rows);
+                expected.lines.extend(more.lines);
+            }
+            expected
+        }
+        Window::Running => expect_running(setup.key, &runs.concat()),
+        Window::Global => {
+            let mut runs = runs.iter().skip_while(|rows| rows.is_empty());
+            let rows = runs.next().copied().unwrap_or_default();
+            let late_for_all = runs.map(|rows| rows.len()).sum();
+            Expected {
+                late: late_for_all as u64,
+                late_for_all,
+                ..expect_counts(setup.key, usize::MAX, rows)
+            }
+        }
     }
 }
 
@@ -155,32 +188,51 @@ fn cumulating_windows(time: i64, size_ms: i64, step_ms: i64, offset_ms: i64) -> 
     ends.map(|end| (start, end)).collect()
 }
 
-/// Each row with the watermark that it meets.
-fn with_watermarks(rows: &[Row], out_of_orderness_ms: i64) -> Vec<(i64, &Row)> {
-    let mut watermark = i64::MIN;
-    rows.iter()
-        .map(|row| {
-            let met = watermark;
-            watermark = watermark.max(row.time - out_of_orderness_ms);
-            (met, row)
-        })
-        .collect()
+/// What each row meets, and the end of each run.
+fn with_watermarks<'a>(runs: &[&'a [Row]], out_of_orderness_ms: i64) -> Vec<Met<'a>> {
+    let mut met = Vec::new();
+    let (mut newest, mut ended) = (i64::MIN, i64::MIN);
+    for rows in runs {
+        for row in *rows {
+            met.push(Met {
+                watermark: newest.saturating_sub(out_of_orderness_ms),
+                ended,
+                row: Some(row),
+            });
+            newest = newest.max(row.time);
+        }
+        ended = newest;
+        met.push(Met {
+            watermark: i64::MAX,
+            ended,
+            row: None,
+        });
+    }
+    met
 }
 
 fn expect_panes(
     key: Key,
     windows_of: impl Fn(i64) -> Spans,
     lateness_ms: i64,
-    rows: &[(i64, &Row)],
+    rows: &[Met<'_>],
 ) -> Expected {
     let mut expected = Expected::default();
     // Rows with the same windows are of one pane. Panes of a window in order, rows of a
     // pane as they came.
     type Panes<'a> = BTreeMap<Spans, Vec<&'a Row>>;
     let mut windows: BTreeMap<(String, (i64, i64)), Panes<'_>> = BTreeMap::new();
-    for &(watermark, row) in rows {
+    for met in rows {
+        let Some(row) = met.row else { continue };
         let pane = windows_of(row.time);
-        let is_taken = |&(_, end): &(i64, i64)| watermark.saturating_sub(lateness_ms) < end;
+        let sealed = match met.ended {
+            i64::MIN => None,
+            ended => windows_of(ended).last().map(|&(_, end)| end),
+        };
+        let is_taken = |&(_, end): &(i64, i64)| {
+            met.watermark.saturating_sub(lateness_ms) < end
+                && sealed.is_none_or(|sealed| sealed < end)
+        };
         let taken: Spans = pane.iter().copied().filter(is_taken).collect();
         expected.late += u64::from(taken.len() < pane.len());
         expected.late_for_all += usize::from(taken.is_empty());
@@ -208,14 +260,23 @@ struct ModelSession<'a> {
     over: bool,
 }
 
-fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]) -> Expected {
+fn expect_sessions(
+    key: Key,
+    gap_ms: i64,
+    (hold_ms, lateness_ms): (i64, i64),
+    rows: &[Met<'_>],
+) -> Expected {
     let mut expected = Expected::default();
     let mut open: BTreeMap<String, Vec<ModelSession<'_>>> = BTreeMap::new();
-    let end_of_time = (i64::MAX, None);
-    let rows = rows.iter().map(|&(watermark, row)| (watermark, Some(row)));
-    for (watermark, row) in rows.chain([end_of_time]) {
+    for &Met {
+        watermark,
+        ended,
+        row,
+    } in rows
+    {
+        let held_ms = watermark.saturating_sub(hold_ms);
         for (key, sessions) in &mut open {
-            fire(key, sessions, gap_ms, watermark, &mut expected);
+            fire(key, sessions, gap_ms, held_ms, &mut expected);
             for session in sessions {
                 session.over |= watermark.saturating_sub(lateness_ms) > session.last + gap_ms;
             }
@@ -233,7 +294,7 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
         let is_within = joined.iter().any(|session| session.first <= row.time);
         let gaps = if joined.is_empty() { 1 } else { 2 };
         let may_come = is_within || late_by <= gaps * gap_ms;
-        if !may_come || joined.iter().any(|session| session.over) {
+        if row.time <= ended || !may_come || joined.iter().any(|session| session.over) {
             expected.late += 1;
             expected.late_for_all += 1;
             others.append(&mut joined);
@@ -259,7 +320,7 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
         }
         others.push(session);
         *sessions = others;
-        fire(&key.of(row), sessions, gap_ms, watermark, &mut expected);
+        fire(&key.of(row), sessions, gap_ms, held_ms, &mut expected);
     }
     expected
 }
@@ -415,7 +476,7 @@ fn the_global_window_has_all_rows() {
     let setup = Setup::new(Window::Global).key(Key::UserAndShop);
     for seed in 0..4 {
         let rows = rows(seed, 1_000, 100, 1_000);
-        let expected = expect(&setup, 1_000, &rows);
+        let expected = expect(&setup, 1_000, &[&rows]);
         for batch_rows in BATCH_ROWS {
             let mut bench = setup.bench();
             bench.source(&rows, 1_000, batch_rows);
@@ -522,7 +583,7 @@ fn windows_in_processing_time_hold_the_rows_of_their_time() {
         });
         assert_eq!(
             finals(&in_event_time, &bench),
-            expect(&in_event_time, 0, &expected).lines
+            expect(&in_event_time, 0, &[&expected]).lines
         );
         assert_eq!(bench.counts.late, 0);
     }
