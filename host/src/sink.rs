@@ -182,7 +182,8 @@ pub struct SinkContext {
     pub waits_for_commit: bool,
     /// The systems that take part in the commit of checkpoints.
     pub participants: Participants,
-    /// The sink's snapshot in the restored checkpoint.
+    /// The restored checkpoint, and the sink's snapshot in it.
+    pub checkpoint: Option<CheckpointId>,
     pub restored: Option<SinkSnapshot>,
     /// That checkpoint, if it is not the last one: what is outside may be newer.
     pub goes_back_to: Option<CheckpointId>,
@@ -203,6 +204,7 @@ impl Default for SinkContext {
             are_checkpoints_kept: false,
             waits_for_commit: false,
             participants: Participants::default(),
+            checkpoint: None,
             restored: None,
             goes_back_to: None,
             left_behind: None,

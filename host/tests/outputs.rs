@@ -712,6 +712,45 @@ fn a_part_that_is_a_link_is_refused() {
     }
 }
 
+/// A run that is killed while a checkpoint is made leaves a file that the next one does not
+/// write over, if it has no rows for the checkpoint of the same number.
+#[test]
+fn killed_runs_leave_no_parquet_files_behind() {
+    let mut copying = Copying::new("out.parquet", "fail", CHECKPOINTS);
+    copying.add_rows(3);
+    copying.finish();
+    let whole = outputs(copying.folder.path());
+    let others = copying.path("out-1000000.parquet.part");
+    fs::write(&others, OTHERS).expect("it is writable");
+    let parts = |copying: &Copying| {
+        let mut files = outputs(copying.folder.path());
+        files.retain(|path| path.extension() == Some(OsStr::new("part")) && *path != others);
+        files
+    };
+    for place in ["snapshot_after", "write_before", "manifest_before"] {
+        for kills in 1..3 {
+            for _ in 0..kills {
+                let mut command = copying.command();
+                command.env("SLUICEBOX_CRASH_AT", place);
+                let mut host = command.spawn().expect("it starts");
+                let mut input = host.stdin.take().expect("it is piped");
+                input.write_all(row(9).as_bytes()).expect("it is read");
+                drop(input);
+                let output = end(host, End::Finished);
+                assert_eq!(output.status.code(), None, "{place}: {}", said(&output));
+            }
+            assert_eq!(parts(&copying).len(), 1, "{place}");
+            // No row comes again: nobody has kept the input.
+            copying.finish();
+            assert_eq!(parts(&copying), Vec::<PathBuf>::new(), "{place}");
+        }
+    }
+    assert_eq!(read(&others), OTHERS);
+    let mut files = outputs(copying.folder.path());
+    files.retain(|path| *path != others);
+    assert_eq!(files, whole);
+}
+
 /// Whatever happens between runs and to them: a file that has its name is whole, and what
 /// it was until the next whole one; no line of the user's is lost; and over runs that go
 /// on, no row is doubled or lost.
@@ -733,6 +772,8 @@ fn no_sequence_of_runs_breaks_a_file() {
         }
     });
 }
+
+const OTHERS: &str = "somebody else's";
 
 /// What happens to a file, and what it has to be.
 struct Story {
@@ -772,6 +813,9 @@ impl Story {
             told: vec![format!("seed {seed}: {file} {if_exists} {tables}")],
             random,
         };
+        if story.is_numbered() {
+            fs::write(story.others(), OTHERS).expect("it is writable");
+        }
         if !story.is_numbered() && story.random.bool() {
             let numbers = [-1, -2];
             story.user_writes(&numbers);
@@ -801,6 +845,11 @@ impl Story {
     /// With checkpoints, each of them has a Parquet file of its own.
     fn is_numbered(&self) -> bool {
         self.is_checkpointed && self.copying.file == "out.parquet"
+    }
+
+    /// Somebody's file, called like one of a checkpoint that is not there yet.
+    fn others(&self) -> PathBuf {
+        self.copying.path("out-1000000.parquet.part")
     }
 
     /// Whether the next run goes on from a checkpoint: a run that is ended in its first
@@ -881,7 +930,13 @@ impl Story {
         self.tell(format!("run: {}", said(&output)));
         if output.status.success() {
             self.check(self.numbers() == self.expected(), "other rows");
-            self.check(!self.copying.part().exists(), "a part is left");
+            let of_run = |path: &PathBuf| path.extension() == Some(OsStr::new("part"));
+            let mut files = outputs(self.copying.folder.path());
+            files.retain(|path| of_run(path) && *path != self.others());
+            self.check(files.is_empty(), &format!("{files:?} are left"));
+            if self.is_numbered() {
+                self.check(read(&self.others()) == OTHERS, "somebody's file");
+            }
             let now = kept.map(|_| mode(&self.copying.whole()));
             self.check(now == kept, "other permissions");
             self.has_part = false;

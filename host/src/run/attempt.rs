@@ -457,6 +457,7 @@ impl Attempt<'_> {
                     are_checkpoints_kept: self.are_checkpoints_kept(),
                     waits_for_commit: self.pipeline.durable.is_some() && start.checkpoints_first,
                     participants: self.participants(),
+                    checkpoint: start.checkpoint,
                     restored: start.sinks[id].clone(),
                     goes_back_to: start.goes_back_to,
                     left_behind: start.left_behind[id].clone(),

@@ -41,6 +41,8 @@ pub struct Start {
     pub sinks: Vec<Option<SinkSnapshot>>,
     /// The restored checkpoint, if there are, or were, later ones.
     pub goes_back_to: Option<CheckpointId>,
+    /// The restored checkpoint.
+    pub checkpoint: Option<CheckpointId>,
     /// What sinks that were dropped have left at the places of these.
     pub left_behind: Vec<Option<SinkSnapshot>>,
     /// When the pipeline started without a checkpoint, if it did not do so now.
@@ -80,6 +82,7 @@ impl Start {
             goes_back_to: manifest
                 .map(|manifest| manifest.id)
                 .filter(|id| id + 1 < next),
+            checkpoint: manifest.map(|manifest| manifest.id),
             left_behind: Vec::new(),
             started_ms: manifest
                 .and_then(|manifest| Some(manifest.dead_letters.as_ref()?.started_ms)),

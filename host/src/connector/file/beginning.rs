@@ -36,7 +36,9 @@ pub(super) struct PartOptions {
     /// The pipeline's name.
     pub pipeline: String,
     pub if_exists: IfExists,
-    /// What the restored checkpoint has of the file.
+    /// The restored checkpoint.
+    pub checkpoint: Option<CheckpointId>,
+    /// What it has of the file.
     pub restored: Option<SinkSnapshot>,
     /// That checkpoint, if it is not the last one.
     pub goes_back_to: Option<CheckpointId>,

@@ -18,6 +18,8 @@ pub(super) struct Numbered {
     digits: usize,
     /// The list of those that were written.
     pub list: PathBuf,
+    /// What is written before it has a number.
+    pub open: PathBuf,
 }
 
 /// A numbered file that is there.
@@ -40,6 +42,7 @@ impl Numbered {
             after: text[stem.len()..].to_owned(),
             digits: 6,
             list: folder.join(format!(".{text}.written")),
+            open: folder.join(format!("{text}{PART}")),
         }
     }
 

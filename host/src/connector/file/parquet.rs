@@ -129,7 +129,7 @@ pub(super) struct CheckpointedParquet {
     /// Complete files that wait for the commit of their checkpoint.
     staged: Vec<Staged>,
     /// Files to be deleted: readers would take them together with those of this
-    /// run.
+    /// run, or runs that were killed have left them, and no checkpoint waits for them.
     obsolete: Vec<NumberedFile>,
     names: Numbered,
     /// Who may use the files.
@@ -186,6 +186,8 @@ impl CheckpointedParquet {
                     let later = files.later(id).map_err(refused)?;
                     files.obsolete.extend(later);
                 }
+                let left = files.left_after(options.checkpoint, there);
+                files.obsolete.extend(left);
             }
             None => {
                 let others = files.others(options.if_exists);
@@ -215,6 +217,26 @@ impl CheckpointedParquet {
         later.retain(|file| file.number > id && !file.is_part);
         self.written.check(&later)?;
         Ok(later)
+    }
+
+    /// Temporary files that runs of this pipeline have left which were killed before a
+    /// checkpoint after this one was written: no checkpoint has them. One with an earlier
+    /// number has had its name, and somebody took that away.
+    fn left_after(
+        &self,
+        checkpoint: Option<CheckpointId>,
+        there: Vec<NumberedFile>,
+    ) -> Vec<NumberedFile> {
+        let staged = self.staged.iter();
+        let staged = staged.filter_map(|it| Some(self.names.file(it.from.clone())?.number));
+        let staged: Vec<u64> = staged.collect();
+        let is_left = |it: &NumberedFile| {
+            let is_later = checkpoint.is_some_and(|id| it.number > id);
+            let is_staged = staged.contains(&it.number);
+            it.is_part && is_later && !is_staged && self.written.is_own(it)
+        };
+        let left = there.into_iter().filter(is_left);
+        left.chain(self.written.left_open()).collect()
     }
 
     /// Deletes obsolete files, and gives finished ones their names. What has been
@@ -278,6 +300,8 @@ impl Sink for CheckpointedParquet {
                     ..PartOptions::default()
                 };
                 let part = PartFile::open(&self.node, &self.path, &options)?;
+                let listed = self.written.opened(part.file());
+                listed.map_err(|cause| part.error(cause))?;
                 none.insert(ParquetFile::new(part, &self.schema)?)
             }
         };

@@ -315,6 +315,7 @@ impl SinkConnector for FileSink {
         let options = PartOptions {
             pipeline: context.pipeline.clone(),
             if_exists: self.if_exists,
+            checkpoint: context.checkpoint,
             restored: context.restored.clone(),
             goes_back_to: context.goes_back_to,
             is_checkpointed: context.is_checkpointed,

@@ -2,11 +2,12 @@
 //! called alike: only those in the list are replaced or deleted.
 //!
 //! It is a hidden file beside them, `.out.jsonl.written`, which one run at a time has
-//! locked. A line has the pipeline, the number of a file, its place on the disk, and its
-//! length and a digest if it is complete. A file that is complete is known by what is in it,
-//! so that it may be moved and copied; another one by its place. The last line of a number is
-//! about the file that this run writes; those before count as long as the files are there: a
-//! run may be killed when its file has not taken the place of the one before yet.
+//! locked. A line has the pipeline, the number of a file (0, if it has none yet), its place
+//! on the disk, and its length and a digest if it is complete. A file that is complete is
+//! known by what is in it, so that it may be moved and copied; another one by its place. The
+//! last line of a number is about the file that this run writes; those before count as long
+//! as the files are there: a run may be killed when its file has not taken the place of the
+//! one before yet.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -83,6 +84,9 @@ impl Staged {
     }
 }
 
+/// Stands for a number in the line of a file that has none yet: numbers begin with 1.
+const UNNUMBERED: u64 = 0;
+
 /// So many lines are not worth the work to remove any.
 const LINES_FEW: usize = 1_000;
 
@@ -149,14 +153,47 @@ impl Written {
         }
     }
 
+    /// A file without a number is about to get its first bytes.
+    pub fn opened(&mut self, file: &File) -> io::Result<()> {
+        self.begun(UNNUMBERED, file)
+    }
+
+    /// The file without a number that an earlier run of this pipeline has left, if nobody
+    /// writes it now: a run without checkpoints would keep no list.
+    pub fn left_open(&self) -> Option<NumberedFile> {
+        let file = NumberedFile {
+            number: UNNUMBERED,
+            is_part: true,
+            path: self.names.open.clone(),
+        };
+        let is_free = || File::open(&file.path).is_ok_and(|it| it.try_lock().is_ok());
+        (self.is_own(&file) && is_free()).then_some(file)
+    }
+
+    /// Whether this pipeline has written a file, and nobody has changed or protected it.
+    pub fn is_own(&self, file: &NumberedFile) -> bool {
+        let is_protected = Access::of_path(&file.path).is_some_and(Access::is_read_only);
+        // One that cannot be read is somebody else's.
+        !is_protected && self.has(file).unwrap_or_default()
+    }
+
+    /// Where a file of this number may be.
+    fn places(&self, number: u64) -> [PathBuf; 2] {
+        let named = match number {
+            UNNUMBERED => return [self.names.open.clone(), self.names.open.clone()],
+            number => self.names.path(number),
+        };
+        [part_of(&named), named]
+    }
+
     fn add(&mut self, number: u64, known: Known) -> io::Result<()> {
         if self.last(number) == Some(&known) {
             return Ok(());
         }
         let key = (self.pipeline.clone(), number);
         self.file.write_all(show(&key, &known).as_bytes())?;
-        let to = self.names.path(number);
-        let there = [FileId::of_path(&part_of(&to))?, FileId::of_path(&to)?];
+        let [part, named] = self.places(number);
+        let there = [FileId::of_path(&part)?, FileId::of_path(&named)?];
         let lines = self.known.entry(key).or_default();
         lines.retain(|line| {
             let is_there = line.complete.is_some() || there.contains(&Some(line.file));
@@ -284,11 +321,9 @@ impl Written {
         if self.lines < self.lines_max {
             return Ok(());
         }
-        let names = &self.names;
-        self.known.retain(|(_, number), _| {
-            let path = names.path(*number);
-            path.exists() || part_of(&path).exists()
-        });
+        let mut known = std::mem::take(&mut self.known);
+        known.retain(|(_, number), _| self.places(*number).iter().any(|path| path.exists()));
+        self.known = known;
         let lines = self.known.iter();
         let lines = lines.flat_map(|(key, lines)| lines.iter().map(move |line| show(key, line)));
         let lines: Vec<String> = lines.collect();

@@ -433,6 +433,105 @@ fn parquet_is_a_file_a_checkpoint() {
     reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
 }
 
+/// A run is killed before the checkpoint is written that a file waits for: the next one
+/// deletes the file, and none of somebody else.
+#[test]
+fn parquet_files_that_no_checkpoint_waits_for_go() {
+    for waits_for_commit in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.parquet");
+        let there = |name: &str| folder.path().join(name).exists();
+        let start = |checkpoint, restored, waits_for_commit| {
+            let context = SinkContext {
+                is_checkpointed: true,
+                checkpoint: Some(checkpoint),
+                restored: Some(restored),
+                waits_for_commit,
+                ..SinkContext::default()
+            };
+            let connector = FileSink {
+                format: SinkFormat::Parquet,
+                ..compressing(&path, Compression::None, IfExists::Fail)
+            };
+            connector.open("out", &schema(), &context).unwrap()
+        };
+        let mut killed = start(1, SinkSnapshot::default(), false);
+        killed.write(&batch()).unwrap();
+        let second = killed.barrier(2).unwrap();
+        killed.write(&batch()).unwrap();
+        killed.barrier(3).unwrap();
+        killed.write(&batch()).unwrap();
+        drop(killed);
+        // The same rows, and others, under names that the pipeline may give.
+        fs::copy(
+            folder.path().join("out-2.parquet.part"),
+            folder.path().join("out-1.parquet.part"),
+        )
+        .unwrap();
+        fs::write(folder.path().join("out-4.parquet.part"), "others'").unwrap();
+        fs::write(folder.path().join("out-5.parquet.part"), "").unwrap();
+        assert!(there("out-3.parquet.part") && there("out.parquet.part"));
+
+        let mut next = start(2, second.clone(), waits_for_commit);
+        let all = [
+            "out-2.parquet.part",
+            "out-3.parquet.part",
+            "out.parquet.part",
+        ];
+        assert!(all.iter().all(|name| there(name)), "it may be withdrawn");
+        next.flush().unwrap();
+        assert_eq!(all.map(there), [waits_for_commit; 3]);
+        let third = next.barrier(3).unwrap();
+        next.committed(3).unwrap();
+        assert_eq!(all.map(there), [false; 3]);
+        assert!(there("out-2.parquet"));
+        drop(next);
+
+        // From the same checkpoints again.
+        for (checkpoint, snapshot) in [(2, second), (3, third)] {
+            start(checkpoint, snapshot, false).flush().unwrap();
+            assert!(there("out-2.parquet"));
+        }
+        for number in [1, 4, 5] {
+            assert!(there(&format!("out-{number}.parquet.part")), "{number}");
+        }
+    }
+}
+
+/// Others may write to the place where the file was that a killed run has left open.
+#[test]
+fn a_parquet_file_that_is_being_written_stays() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.parquet");
+    let part = folder.path().join("out.parquet.part");
+    let start = || {
+        let context = SinkContext {
+            is_checkpointed: true,
+            checkpoint: Some(1),
+            restored: Some(SinkSnapshot::default()),
+            ..SinkContext::default()
+        };
+        let connector = FileSink {
+            format: SinkFormat::Parquet,
+            ..compressing(&path, Compression::None, IfExists::Fail)
+        };
+        connector.open("out", &schema(), &context).unwrap()
+    };
+    start().write(&batch()).unwrap();
+    let writer = File::open(&part).unwrap();
+    writer.lock().unwrap();
+    start().flush().unwrap();
+    assert!(part.exists());
+    drop(writer);
+    fs::rename(&part, folder.path().join("kept")).unwrap();
+    fs::write(&part, "others'").unwrap();
+    start().flush().unwrap();
+    assert_eq!(fs::read_to_string(&part).unwrap(), "others'");
+    fs::rename(folder.path().join("kept"), &part).unwrap();
+    start().flush().unwrap();
+    assert!(!part.exists());
+}
+
 #[test]
 fn parquet_files_of_an_earlier_run_go_when_there_is_a_checkpoint() {
     for crashes in [false, true] {
