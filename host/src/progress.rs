@@ -309,6 +309,11 @@ impl NodeProgress {
         self.read.store((part * 1e6) as u64, Ordering::Relaxed);
     }
 
+    /// A restart reads again what no checkpoint has.
+    pub fn forget_read(&self) {
+        self.read.store(UNKNOWN, Ordering::Relaxed);
+    }
+
     /// The run goes on after all the node's inputs had ended.
     pub fn set_had_ended(&self) {
         self.had_ended.store(true, Ordering::Relaxed);

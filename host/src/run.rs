@@ -40,6 +40,7 @@ use tracing::Instrument;
 
 use self::attempt::Attempt;
 use self::revision::Revision;
+use crate::blame::Blame;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
 use crate::element::Purpose;
@@ -65,6 +66,8 @@ pub struct Job {
     threads: Option<usize>,
     /// How many of them work at a time; absent: as many as there are cores.
     cores: Option<usize>,
+    /// Whether a failure of a row or plugin ends it, whatever the plan says.
+    ends_at_bad_rows: bool,
 }
 
 /// What a run did, once it has ended.
@@ -145,6 +148,7 @@ impl Job {
             offload: Offload::default(),
             threads: None,
             cores: None,
+            ends_at_bad_rows: false,
         }
     }
 
@@ -152,6 +156,13 @@ impl Job {
     /// repeatable.
     pub(crate) fn inline(mut self) -> Self {
         self.offload = Offload::Inline;
+        self
+    }
+
+    /// Is not restarted after a failure that a row or a plugin is to blame for, whatever the
+    /// plan says.
+    pub fn ending_at_bad_rows(mut self) -> Self {
+        self.ends_at_bad_rows = true;
         self
     }
 
@@ -262,7 +273,15 @@ impl Job {
         }
         let mut failures = restart::Failures::new(self.current().plan.restart);
         while let Err(error) = self.attempt().run().await {
+            let is_of_row = matches!(error.fault().blame, Blame::Plugin | Blame::Row);
+            if is_of_row && self.ends_at_bad_rows {
+                return Err(error);
+            }
             failures.wait(error, &stop).await?;
+            for node in &self.current().nodes {
+                node.forget_read();
+            }
+            self.requests().restarted();
         }
         if let Some(durable) = &self.pipeline.durable {
             durable.finish().await?;

@@ -333,6 +333,60 @@ fn a_replay_that_ends_the_pipeline_is_taken_back() {
     assert_eq!(output(service.folder.path(), "guarded"), expected.guarded);
 }
 
+/// It fails behind the row, while the replay waits for its last checkpoint: a restart of the
+/// pipeline would repeat it for ever, or end without the row.
+#[test]
+fn a_replay_that_fails_the_pipeline_later_is_taken_back() {
+    let text = |mode: &str| {
+        format!(
+            r#"
+            name = "shop"
+            plugins.hostile.path = "../plugins/hostile.wasm"
+            [checkpoints]
+            interval = "100ms"
+            [sources.rows]
+            type = "file"
+            path = "../rows.jsonl"
+            fields = {{ id = "utf8", n = "int64" }}
+            [operators.kept]
+            plugin = "hostile.misbehave"
+            input = "rows"
+            on_error = "fail"
+            limits = {{ time = "500ms" }}
+            parameters = {{ mode = "{mode}", at = "bad" }}
+            [sinks.kept_rows]
+            type = "file"
+            path = "../kept.out"
+            format = "json"
+            input = "kept"
+            "#
+        )
+    };
+    let service = Service::start(&[]);
+    let plugin = common::plugin_file("hostile");
+    fs::copy(plugin, service.path("plugins/hostile.wasm")).expect("writable");
+    let rows = "{\"id\":\"good\",\"n\":1}\n{\"id\":\"bad\",\"n\":\"two\"}\n";
+    fs::write(service.path("rows.jsonl"), rows).expect("writable");
+    service.write("shop", &text("loop"));
+    service.until_seen();
+    service.until_phase("ended");
+    let letter = &letters(&service, "")[0];
+    let edited = json!({ "letters": [{ "id": letter["id"], "row": { "id": "bad", "n": 2 } }] });
+    assert_eq!(replay(&service, &edited).0, 202);
+    let record = replayed(&service);
+    assert_eq!(record["outcome"], "failed", "{record}");
+    service.until_phase("ended");
+    assert_eq!(letters(&service, "").len(), 1);
+
+    service.write("shop", &text("nothing"));
+    service.until("held", |_| service.outcomes().len() == 2);
+    service.until_phase("ended");
+    assert_eq!(replay(&service, &edited).0, 202);
+    assert_eq!(replayed(&service)["outcome"], "done");
+    service.until_phase("ended");
+    assert_eq!(output(service.folder.path(), "kept").len(), 2);
+}
+
 /// A request to replay is not forgotten over another one.
 #[test]
 fn a_pause_does_not_keep_a_replay_from_its_end() {

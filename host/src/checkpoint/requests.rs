@@ -23,6 +23,10 @@ pub struct Requests {
 struct Waiting {
     pressure: bool,
     swap: bool,
+    /// Whether a restart withdraws the request to swap.
+    swap_of_attempt: bool,
+    /// How often the run was restarted.
+    attempt: u64,
     replace: bool,
     /// Names of savepoints, in the order of their requests.
     savepoints: VecDeque<String>,
@@ -50,8 +54,33 @@ impl Requests {
     /// Requests that the revision ends with a checkpoint, from which the next
     /// revision continues.
     pub fn swap(&self) {
-        self.waiting().swap = true;
+        let mut waiting = self.waiting();
+        (waiting.swap, waiting.swap_of_attempt) = (true, false);
         self.changed.notify_one();
+    }
+
+    /// The number of the run's attempt, for [`Requests::swap_after`].
+    pub fn attempt(&self) -> u64 {
+        self.waiting().attempt
+    }
+
+    /// Requests the same because of what was seen of this attempt, of which nothing holds for
+    /// a later one: that goes on from the last checkpoint.
+    pub fn swap_after(&self, attempt: u64) {
+        let mut waiting = self.waiting();
+        if waiting.attempt == attempt && !waiting.swap {
+            (waiting.swap, waiting.swap_of_attempt) = (true, true);
+            self.changed.notify_one();
+        }
+    }
+
+    /// The run is restarted. What is seen of its attempt before this is of the one before.
+    pub fn restarted(&self) {
+        let mut waiting = self.waiting();
+        waiting.attempt += 1;
+        if std::mem::take(&mut waiting.swap_of_attempt) {
+            waiting.swap = false;
+        }
     }
 
     /// Requests that the run's operators call other logic from a checkpoint on.
@@ -124,7 +153,7 @@ impl Requests {
             .savepoints
             .retain(|asked| Some(asked.as_str()) != name);
         if purpose.is_last() {
-            waiting.swap = false;
+            (waiting.swap, waiting.swap_of_attempt) = (false, false);
         }
         if purpose.is_last() || purpose == Purpose::Replace {
             waiting.replace = false;
@@ -157,6 +186,24 @@ mod tests {
         );
         requests.stop().ask();
         assert_eq!(requests.next(), Some(Purpose::Stop));
+    }
+
+    #[test]
+    fn a_restart_withdraws_what_was_asked_of_the_attempt_before() {
+        let requests = Requests::default();
+        let first = requests.attempt();
+        requests.swap_after(first);
+        assert_eq!(requests.next(), Some(Purpose::Swap));
+        requests.restarted();
+        assert_eq!(requests.next(), None);
+        requests.swap_after(first);
+        assert_eq!(requests.next(), None, "it was seen of another attempt");
+        requests.swap_after(requests.attempt());
+        requests.swap();
+        requests.restarted();
+        assert_eq!(requests.next(), Some(Purpose::Swap), "of any attempt");
+        requests.done(Purpose::Swap, None);
+        assert_eq!(requests.next(), None);
     }
 
     #[test]

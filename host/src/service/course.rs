@@ -24,7 +24,6 @@ use super::shadow::{Comparison, compare};
 use super::store::{ChangeOutcome, ChangeRecord, Ledger};
 use crate::blame::Blame;
 use crate::checkpoint::replacement::Replacement;
-use crate::element::CheckpointId;
 use crate::plan::StateBackend;
 use crate::progress::{NodeProgress, Role};
 use crate::run::{Durable, Job, Pipeline, RunError, Summary};
@@ -387,7 +386,8 @@ impl Course {
             began: None,
             pause_ms: None,
             in_place: false,
-            begins_at: None,
+            since: Instant::now(),
+            read_before: 0,
         };
         if is_new {
             self.record(&trial, ChangeOutcome::Probation, None);
@@ -401,7 +401,7 @@ impl Course {
             Ok(job) => job,
             Err(error) => return self.failed(trial, &error),
         };
-        trial.begins_at = self.newest_checkpoint();
+        trial.since = Instant::now();
         self.hosted.lock().failure = None;
         self.show(match on_probation {
             true => Phase::Probation,
@@ -457,6 +457,9 @@ impl Course {
         if let Some(from) = &trial.next.from {
             job = job.starting_from(from);
         }
+        if trial.next.is_replay {
+            job = job.ending_at_bad_rows();
+        }
         job.requests()
             .hold_back(trial.on_probation || trial.next.is_replay);
         self.hosted.lock().running = Some(Running {
@@ -479,7 +482,6 @@ impl Course {
         let mut nodes = job.progress();
         let pipeline = job.pipeline().seen();
         let mut probation = Probation::new(self.context.probation.get(), before, nodes.clone());
-        let started = Instant::now();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut planning: Option<JoinHandle<Option<Result<Next, Refusal>>>> = None;
@@ -538,6 +540,9 @@ impl Course {
                         let summary = ended?;
                         if trial.next.is_replay {
                             self.end_replay();
+                        }
+                        if summary.swapped {
+                            return self.stopped(trial, &nodes, Ok(summary));
                         }
                         return Ok(self.ended(trial, &probation, &nodes, &summary));
                     };
@@ -618,21 +623,18 @@ impl Course {
                 }
                 _ = looks.tick(), if trial.is_open || trial.next.is_replay => {
                     if trial.next.is_replay {
-                        if !replaying::has_read_all(&nodes) {
-                            continue;
+                        let attempt = requests.attempt();
+                        if replaying::has_read_all(&nodes) {
+                            requests.swap_after(attempt);
                         }
-                        requests.hold_back(false);
-                        requests.swap();
-                        let ended = running.await;
-                        if ended.is_ok() {
-                            self.end_replay();
-                        }
-                        return self.stopped(trial, &nodes, ended);
+                        continue;
                     }
                     trial.look(&nodes);
                     let Some(began) = trial.began else {
-                        // Who asks for a replay does not wait until other rows come.
-                        if started.elapsed() >= self.context.probation.get() && self.waits_for_replay(&wanted) {
+                        // Who asks for a replay does not wait until other rows come; nor do
+                        // rows that pass by what has changed wait for a commit.
+                        let is_due = trial.since.elapsed() >= self.context.probation.get();
+                        if is_due && (self.waits_for_replay(&wanted) || trial.has_passed_rows(&nodes)) {
                             self.hold(trial, &nodes);
                             requests.hold_back(false);
                             self.show(Phase::Running);
@@ -679,7 +681,8 @@ impl Course {
             began: None,
             pause_ms: Some(took.as_millis() as u64),
             in_place: true,
-            begins_at: None,
+            since: Instant::now(),
+            read_before: rows_read(&replacement.nodes),
         };
         self.record(trial, ChangeOutcome::Probation, None);
         self.show(Phase::Probation);
@@ -742,8 +745,7 @@ impl Course {
         }
         let fault = error.fault();
         let is_of_row = matches!(fault.blame, Blame::Plugin | Blame::Row);
-        if trial.next.is_replay && is_of_row && self.newest_checkpoint() == trial.begins_at {
-            self.refuse_replay(error.to_string());
+        if trial.next.is_replay && is_of_row && self.give_up_replay(error.to_string()) {
             self.next = self.held.clone().map(Next::again);
             return false;
         }
@@ -873,8 +875,10 @@ struct Trial {
     pause_ms: Option<u64>,
     /// Whether it has taken the place of the content before in its tasks.
     in_place: bool,
-    /// The newest checkpoint when it began, where it is a run of its own.
-    begins_at: Option<CheckpointId>,
+    /// When it began to run.
+    since: Instant,
+    /// How many rows sources had read before.
+    read_before: u64,
 }
 
 impl Trial {
@@ -893,6 +897,11 @@ impl Trial {
         }
     }
 
+    /// Whether rows were read, but none of them came to what has changed.
+    fn has_passed_rows(&self, nodes: &[Arc<NodeProgress>]) -> bool {
+        self.in_place && rows_read(nodes) > self.read_before
+    }
+
     /// Whether there is something to go back to, and it is still to be decided.
     fn can_be_taken_back(&self) -> bool {
         self.is_open && self.on_probation
@@ -902,6 +911,11 @@ impl Trial {
     fn is_uncommitted(&self) -> bool {
         self.can_be_taken_back() && self.next.planned.plan.state.is_some()
     }
+}
+
+fn rows_read(nodes: &[Arc<NodeProgress>]) -> u64 {
+    let sources = nodes.iter().filter(|node| node.role == Role::Source);
+    sources.map(|node| node.snapshot().rows_in).sum()
 }
 
 /// How the plugins of a content compare with those that run, or have run last, by operator.

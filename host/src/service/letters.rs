@@ -73,7 +73,8 @@ pub enum ReplayOutcome {
     Open,
     /// All of its rows were read, and a checkpoint has what they did.
     Done,
-    /// Nothing of it was read: its letters are open again.
+    /// It could not be done: its letters are open again, except for those whose rows a
+    /// checkpoint has, as after a savepoint meanwhile.
     Failed,
 }
 
@@ -178,13 +179,21 @@ impl Letters {
         }
     }
 
-    /// The open replay cannot be done, and none of its rows was read.
+    /// The open replay cannot be done, and no checkpoint has more of its rows.
     pub fn failed(&mut self, why: String) {
         self.open = None;
         if let Some(last) = self.replays.last_mut() {
             last.outcome = ReplayOutcome::Failed;
             last.why = Some(why);
         }
+    }
+
+    /// The open replay cannot go on: these of its letters were replayed, and the others are
+    /// open again.
+    pub fn given_up(&mut self, replayed: &BTreeSet<String>, why: String) {
+        let settled = replayed.iter().map(|id| (id.clone(), Settled::Replayed));
+        self.settled.extend(settled);
+        self.failed(why);
     }
 
     pub fn drop(&mut self, letters: impl IntoIterator<Item = String>) {

@@ -3,7 +3,7 @@
 //! decode to all that read the source. A replay is a revision of the pipeline with a source
 //! more for each such place, so that checkpoints know how far it has come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use arrow_array::ArrayRef;
@@ -188,14 +188,39 @@ pub fn is_replay(source: &str) -> bool {
     source.starts_with(PREFIX)
 }
 
-/// Adds the sources of a replay to a pipeline, which was planned without them as `plan`.
-pub fn add(config: &mut Config, plan: &Plan, replay: &Replay) -> Result<(), String> {
-    let mut places: BTreeMap<(&str, Option<&str>), Vec<&ReplayRow>> = BTreeMap::new();
+/// The rows of a replay by the node and input that they go to, in the order in which each
+/// source reads them.
+fn places(replay: &Replay) -> BTreeMap<(&str, Option<&str>), Vec<&ReplayRow>> {
+    let mut places: BTreeMap<_, Vec<&ReplayRow>> = BTreeMap::new();
     for row in &replay.rows {
         let place = (row.node.as_str(), row.port.as_deref());
         places.entry(place).or_default().push(row);
     }
-    for ((name, port), rows) in places {
+    places
+}
+
+/// The name of the source that reads rows for a node.
+fn source_of(replay: &Replay, node: &str, port: Option<&str>) -> String {
+    match port {
+        None => format!("{PREFIX}{}:{node}", replay.number),
+        Some(port) => format!("{PREFIX}{}:{node}:{port}", replay.number),
+    }
+}
+
+/// The letters whose rows were read, where so many rows of each source were.
+pub fn letters_read(replay: &Replay, read: &BTreeMap<String, u64>) -> BTreeSet<String> {
+    let mut letters = BTreeSet::new();
+    for ((node, port), rows) in places(replay) {
+        let rows_read = read.get(&source_of(replay, node, port)).copied();
+        let rows_read = usize::try_from(rows_read.unwrap_or(0)).unwrap_or(usize::MAX);
+        letters.extend(rows.iter().take(rows_read).map(|row| row.letter.clone()));
+    }
+    letters
+}
+
+/// Adds the sources of a replay to a pipeline, which was planned without them as `plan`.
+pub fn add(config: &mut Config, plan: &Plan, replay: &Replay) -> Result<(), String> {
+    for ((name, port), rows) in places(replay) {
         let gone = || format!("the pipeline has no node `{name}` any more");
         let node = plan.nodes.iter().find(|node| node.name == name);
         let node = node.ok_or_else(gone)?;
@@ -211,10 +236,7 @@ pub fn add(config: &mut Config, plan: &Plan, replay: &Replay) -> Result<(), Stri
         let columns = decode(&Format::Json.into(), schema, &texts)?;
         let times: Option<Vec<i64>> = rows.iter().map(|row| row.time_ms).collect();
         let settings = ReplayedRows::new(schema, columns, rows.len(), times)?;
-        let source = match port {
-            None => format!("{PREFIX}{}:{name}", replay.number),
-            Some(port) => format!("{PREFIX}{}:{name}:{port}", replay.number),
-        };
+        let source = source_of(replay, name, port);
         let like = config.sources.iter().find(|it| it.name.get_ref() == name);
         let added = SourceConfig {
             name: Spanned::new(0..0, source.clone()),

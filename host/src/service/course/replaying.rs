@@ -3,19 +3,20 @@
 //! when it has. Each step is noted before the next, so that a crash between them repeats or
 //! loses none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 
-use super::{Course, Next};
-use crate::element::CheckpointId;
+use super::{Course, Next, Opened};
+use crate::checkpoint::manifest::ProgressManifest;
+use crate::checkpoint::storage::StorageError;
 use crate::plan::Plan;
 use crate::progress::{NodeProgress, Role};
 use crate::service::hosted::{Context, Hosted, Phase, Wanted};
 use crate::service::letters::{Letters, Replay};
-use crate::service::replay::is_replay;
+use crate::service::replay::{is_replay, letters_read};
 use crate::service::revision::Planned;
 use crate::sink::dead_letter::kept;
 
@@ -56,12 +57,6 @@ impl Course {
     /// Whether a replay may be open that it has not looked for.
     pub(super) fn waits_for_replay(&self, wanted: &Wanted) -> bool {
         self.looked_for_replays.unwrap_or(0) != wanted.replays
-    }
-
-    /// The newest checkpoint of what is open.
-    pub(super) fn newest_checkpoint(&self) -> Option<CheckpointId> {
-        let storage = &self.opened.as_ref()?.durable.storage;
-        Some(block_in_place(|| storage.list()).ok()?.last()?.id)
     }
 
     /// Has the open replay go on that has begun, or that begins since nothing runs. Returns
@@ -119,6 +114,49 @@ impl Course {
             tracing::info!("its dead letters were replayed");
             self.next = self.held.clone().map(Next::again);
         }
+    }
+
+    /// The open replay has ended its run, and the pipeline goes on without it: what the newest
+    /// checkpoint has of it was replayed. Returns whether this was noted.
+    pub(super) fn give_up_replay(&self, why: String) -> bool {
+        let Some(replay) = self.open_replay() else {
+            return false;
+        };
+        let read = match block_in_place(|| self.rows_read()) {
+            Ok(read) => letters_read(&replay, &read),
+            Err(error) => {
+                self.log(&error);
+                return false;
+            }
+        };
+        tracing::error!("its dead letters cannot be replayed: {why}");
+        self.note(|letters| {
+            letters.given_up(&read, why);
+            true
+        })
+    }
+
+    /// How many rows of each source of a replay the newest checkpoint has. No run has the
+    /// state open.
+    fn rows_read(&self) -> Result<BTreeMap<String, u64>, StorageError> {
+        let Some(Opened { durable, .. }) = &self.opened else {
+            return Ok(BTreeMap::new());
+        };
+        let Some(newest) = durable.storage.list()?.pop() else {
+            return Ok(BTreeMap::new());
+        };
+        let manifest = durable.storage.restore(newest.id)?;
+        let sources = manifest.nodes.iter().filter(|node| is_replay(node.name()));
+        let read = sources.map(|node| {
+            let snapshots = match &node.progress {
+                ProgressManifest::Source(snapshots) => snapshots.as_slice(),
+                _ => &[],
+            };
+            let partitions = snapshots.iter().flat_map(|snapshot| &snapshot.partitions);
+            let rows = partitions.map(|partition| partition.position.offset).sum();
+            (node.name().to_owned(), rows)
+        });
+        Ok(read.collect())
     }
 
     pub(super) fn refuse_replay(&self, why: String) {
