@@ -10,6 +10,8 @@
 
 /// Discards rows.
 pub mod blackhole;
+/// Receives rows by HTTP, and posts them.
+pub mod http;
 /// Prints rows on the terminal.
 pub mod console;
 /// Reads and writes files.
@@ -18,8 +20,12 @@ pub mod file;
 pub mod generator;
 /// Reads and writes Kafka topics.
 pub mod kafka;
+/// Addresses that sources listen on.
+mod listen;
 /// Exchanges rows with the program that embeds the host.
 pub mod memory;
+/// Threads for connections of sinks.
+mod network;
 /// Writes PostgreSQL's tables.
 pub mod postgres;
 /// Writes Redis' keys, streams and channels.
@@ -51,6 +57,8 @@ pub struct Planning<'a> {
     pub pipeline: &'a str,
     /// The folder of the pipeline's file: paths are relative to it.
     pub folder: &'a Path,
+    /// Whether the pipeline makes checkpoints.
+    pub has_checkpoints: bool,
     pub input_files: InputFiles,
     /// The connector adds the files that it reads and writes.
     pub files: &'a mut Files,

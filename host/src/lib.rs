@@ -44,12 +44,16 @@ pub mod placement;
 pub mod progress;
 // Processing time.
 pub mod clock;
+// Tells whether a file has changed.
+pub(crate) mod file_stamp;
 // How many files may be open, and which the process was started with.
 mod descriptors;
 // Opens devices and pipes.
 mod devices;
 // Whose a file is and who may use it.
 mod access;
+// Answers HTTP, within limits.
+pub mod http;
 // Batches of rows.
 pub mod batch;
 // Everything that travels between tasks.

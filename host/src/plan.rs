@@ -263,10 +263,11 @@ impl Node {
         }
     }
 
-    /// What happens to bad rows; `None` for joins and sinks, which have none.
+    /// What happens to bad rows; `None` for joins and most sinks, which have none.
     pub fn on_error(&self) -> Option<OnError> {
         match &self.kind {
             NodeKind::Source(source) => Some(source.on_error),
+            NodeKind::Sink(sink) => sink.connector.on_error(),
             kind => kind.operator().map(|operator| operator.on_error),
         }
     }

@@ -40,9 +40,5 @@ pub mod host;
 pub mod needs;
 /// Who may use the HTTP interface.
 pub mod tokens;
-/// Connections, with TLS or without.
-pub mod listener;
-/// Answers on connections, within limits of time.
-mod connections;
 /// The HTTP interface.
 pub mod api;

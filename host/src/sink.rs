@@ -21,6 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::diagnostics::{Diagnostics, Span};
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
+use crate::dead_letter::{DeadLetter, OnError};
 use crate::element::CheckpointId;
 use crate::paths::is_device;
 use crate::plan::state::Delivery;
@@ -76,6 +77,12 @@ pub trait SinkConnector: Any + Send + Sync {
 
     /// The best delivery guarantee that it can give.
     fn delivery(&self) -> Delivery;
+
+    /// What becomes of rows that the system outside refuses, if some can be refused without
+    /// the others.
+    fn on_error(&self) -> Option<OnError> {
+        None
+    }
 
     /// Whether rows are taken back that a run wrote behind the checkpoint that another one
     /// starts from. Otherwise they come twice.
@@ -139,6 +146,18 @@ pub trait Sink: Send {
     /// Called from time to time.
     fn flush(&mut self) -> Result<(), SinkError>;
 
+    /// No row comes any more, and without checkpoints no barrier either: as [`Sink::flush`],
+    /// for all that waits.
+    fn drain(&mut self) -> Result<(), SinkError> {
+        self.flush()
+    }
+
+    /// Rows that the system outside has refused since the last call, and without which the
+    /// sink goes on.
+    fn take_refused(&mut self) -> RefusedRows {
+        RefusedRows::default()
+    }
+
     /// When the sink is to be flushed although no row comes, in ms of its clock.
     fn flush_at_ms(&self) -> Option<i64> {
         None
@@ -166,6 +185,14 @@ pub trait Sink: Send {
 
     /// The input has ended.
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError>;
+}
+
+/// Rows that a sink could not write, and goes on without.
+#[derive(Debug, Default)]
+pub struct RefusedRows {
+    pub rows: u64,
+    /// Of those that are to become such.
+    pub dead_letters: Vec<DeadLetter>,
 }
 
 /// What a sink needs to know about the run.

@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use self::chunk::Chunk;
+use self::chunk::{BadRow, Chunk};
 use self::pace::Pace;
 use crate::blame::Fault;
 use crate::budget::Budget;
@@ -48,6 +48,7 @@ use crate::connector::{Description, Planning};
 use crate::format::{Format, RowFormat};
 use crate::placement::Placement;
 use crate::schema::Schema;
+use crate::stop::Stop;
 
 /// How many rows of a partition are read in its turn, before the partition that
 /// is furthest behind is chosen again.
@@ -172,6 +173,11 @@ pub trait SourceInput: Send {
         &[]
     }
 
+    /// What the checkpoint keeps beside this position of a partition, for the next run.
+    fn kept(&self, _partition: usize, _position: Position) -> Option<String> {
+        None
+    }
+
     /// A digest of what precedes this position of a partition, by which a later
     /// run can tell whether the partition is still the same.
     fn digest(&mut self, _partition: usize, _position: Position) -> Option<String> {
@@ -192,8 +198,17 @@ pub trait SourceInput: Send {
         None
     }
 
-    /// A checkpoint with these positions has been committed. Only live inputs
-    /// are told.
+    /// Rows of the last chunk are bad: they could not be decoded, or something else is wrong
+    /// with them. What becomes of them is not the input's to decide.
+    fn bad(&mut self, _partition: usize, _: &[BadRow]) {}
+
+    /// Whether it wants to know which positions are committed.
+    fn wants_commits(&self) -> bool {
+        false
+    }
+
+    /// A checkpoint with these positions has been committed. Only inputs that want it are
+    /// told.
     fn committed(&mut self, _: &[(Arc<str>, Position)]) {}
 
     /// The address that a source listens on.
@@ -260,6 +275,8 @@ pub struct SourceContext {
     pub restored: Arc<[SourceSnapshot]>,
     /// What that has of partitions that other sources do not read any more.
     pub left_by_others: Arc<[LeftPartition]>,
+    /// Asks the run to end.
+    pub stop: Stop,
 }
 
 /// A partition of a checkpoint that the source of this name does not read any more.

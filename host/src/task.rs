@@ -229,7 +229,11 @@ impl Task {
         if let Some(own) = &mut self.checkpoints {
             own.last_told = id;
         }
-        if let Head::Source { reader, .. } = &mut self.head {
+        // The reader knows the positions of the last barrier alone.
+        let is_last = (self.checkpoints.as_ref()).is_none_or(|own| own.last_passed == id);
+        if let Head::Source { reader, .. } = &mut self.head
+            && is_last
+        {
             reader.committed();
         }
         for sink in self.sinks() {

@@ -48,6 +48,9 @@ pub struct PartitionSnapshot {
     /// partition is still the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// What else the connector needs to go on, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
 }
 
 /// A place between two rows of a partition.
@@ -93,6 +96,15 @@ pub struct OperatorSnapshot {
     pub changes: Changes,
 }
 
+/// How a sink numbers its rows, for those who may get some of them twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowNumbers {
+    /// The same for all runs that go on from one another.
+    pub series: String,
+    /// Of the next row.
+    pub next: u64,
+}
+
 /// What a sink needs after a restore.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SinkSnapshot {
@@ -124,4 +136,7 @@ pub struct SinkSnapshot {
     /// When that file got its first row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began_ms: Option<i64>,
+    /// If it numbers its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<RowNumbers>,
 }

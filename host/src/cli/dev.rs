@@ -33,12 +33,12 @@ use super::{CliError, loader, print};
 use crate::budget::HostMemory;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Diagnostics};
+use crate::http::listener::Listener;
 use crate::service::api;
 use crate::service::api::access::Access;
 use crate::service::content::{Content, folder_of, plugin_paths};
 use crate::service::host::Host;
 use crate::service::hosted::{Context, Hosted, News, Phase, ProbationTime};
-use crate::service::listener::Listener;
 use crate::service::revision::States;
 use crate::service::store::{BY_FILES, ChangeOutcome, ChangeRecord, Store};
 

@@ -135,6 +135,11 @@ impl Diagnostics {
         &self.origin
     }
 
+    /// Whether what is a secret is read; where only the plan's shape is wanted, it is not.
+    pub fn reads_secrets(&self) -> bool {
+        self.secrets == SecretAccess::Read
+    }
+
     /// The folder that the file's paths are relative to.
     pub(super) fn folder(&self) -> &Path {
         Path::new(&self.origin.file)

@@ -24,6 +24,12 @@ const PLAIN_TABLES: &[&str] = &["fields", "names"];
 /// Tables of tables that are called as their authors like.
 const NAMED_TABLES: &[&str] = &["plugins", "sources", "operators", "sinks"];
 
+/// Tables that may have secrets among other texts.
+const MIXED_TABLES: &[&str] = &["headers"];
+
+/// What may be a secret by itself.
+const SECRET_KEYS: &[&str] = &["token", "url"];
+
 /// The keys of a table that says where a secret is.
 const PLACES: &[&str] = &["env", "file"];
 
@@ -31,11 +37,34 @@ const PLACES: &[&str] = &["env", "file"];
 const SECRET_BYTES_MAX: u64 = 1 << 20;
 
 /// Parts of keys whose lines are hidden where the file is not TOML.
-const SECRET_WORDS: &[&str] = &["pas", "pwd", "secret", "token", "credential", "jaas", "key"];
+const SECRET_WORDS: &[&str] = &[
+    "pas",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "jaas",
+    "authorization",
+    "api-key",
+    "key",
+];
 
 enum SecretPlace {
     Variable(Spanned<String>),
     File(Spanned<String>),
+}
+
+/// Reads a secret: a text, or where it is, as [`read_outside`] does.
+pub fn read(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<String> {
+    match value.raw() {
+        DeValue::Table(_) => read_outside(value, mistakes),
+        _ => value
+            .text(
+                "a text, { env = \"NAME\" } or { file = \"path\" }",
+                mistakes,
+            )
+            .map(Spanned::into_inner),
+    }
 }
 
 /// Reads a text that is outside the pipeline's file: `{ env = "NAME" }` or
@@ -228,13 +257,15 @@ fn find_files(table: &DeTable<'_>, within: Within, files: &mut Vec<Spanned<Strin
         let DeValue::Table(table) = value.get_ref() else {
             continue;
         };
-        if within == Within::Secrets && is_place(table) {
+        let name: &str = key.get_ref();
+        if (within == Within::Secrets || SECRET_KEYS.contains(&name)) && is_place(table) {
             let file = table.get("file");
             let path = file.and_then(|path| Some((path.span(), path.get_ref().as_str()?)));
             files.extend(path.map(|(span, path)| Spanned::new(span, path.to_owned())));
             continue;
         }
-        let within = match SECRET_TABLES.contains(&key.get_ref().as_ref()) {
+        let has_secrets = SECRET_TABLES.contains(&name) || MIXED_TABLES.contains(&name);
+        let within = match has_secrets {
             true => Within::Secrets,
             false => within,
         };
@@ -333,12 +364,12 @@ mod tests {
 
     #[test]
     fn files_of_secrets_are_found() {
-        let text = "[sinks.a]\nfile = { file = \"no\" }\nproperties = { \"file\" = \"no\", a = { file = \"one\" }, b = { env = \"no\" } }\n[checkpoints.upload.options]\nkey = { file = \"two\" }\n";
+        let text = "[sinks.a]\nfile = { file = \"no\" }\nproperties = { \"file\" = \"no\", a = { file = \"one\" }, b = { env = \"no\" } }\n[sinks.b]\nheaders = { a = { file = \"three\" } }\n[sources.c]\ntoken = { file = \"four\" }\n[checkpoints.upload.options]\nkey = { file = \"two\" }\n";
         let (document, _) = DeTable::parse_recoverable(text);
         let mut found = files(document.get_ref());
         found.sort_by_key(|it| it.span().start);
         let found: Vec<&str> = found.iter().map(|it| it.get_ref().as_str()).collect();
-        assert_eq!(found, ["one", "two"]);
+        assert_eq!(found, ["one", "three", "four", "two"]);
     }
 
     #[test]
@@ -350,6 +381,8 @@ mod tests {
             "[sources.a]\nproperties = [\"hunter2\"]\n",
             "[sources.a]\nproprties = { \"sasl.username\" = \"hunter2\" }\n",
             "[checkpoints]\nupload = { optoins = { aws_access_key_id = \"hunter2\" } }\n",
+            "[sources.a]\ntoken = \"hunter2\"\n",
+            "[sinks.a]\nheaders = { Authorization = \"Bearer hunter2\", X-Api-Key = \"hunter2\" }\n",
             "[sinks.names]\nproperties = { a = \"hunter2\" }\n",
             "[checkpoints]\nupload = { aws_secret_access_key = [\"hunter2\"] }\n",
         ] {

@@ -1,6 +1,6 @@
 //! Lists all connectors that a pipeline's file can name.
 
-use super::{blackhole, console, file, generator, kafka, postgres, redis, tcp};
+use super::{blackhole, console, file, generator, http, kafka, postgres, redis, tcp};
 use crate::sink::SinkKind;
 use crate::source::SourceKind;
 
@@ -16,6 +16,7 @@ pub const CONNECTORS: Registry = Registry {
     sources: &[
         file::source::KIND,
         tcp::KIND,
+        http::source::KIND,
         generator::KIND,
         kafka::source::KIND,
     ],
@@ -26,5 +27,6 @@ pub const CONNECTORS: Registry = Registry {
         kafka::sink::KIND,
         postgres::sink::KIND,
         redis::sink::KIND,
+        http::sink::KIND,
     ],
 };

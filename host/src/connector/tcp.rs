@@ -11,10 +11,10 @@ use toml::Spanned;
 pub use self::frames::Framing;
 use self::input::TcpInput;
 use crate::config::column::DeclaredColumn;
-use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::diagnostics::Diagnostics;
 use crate::config::format::{FormatKind, Formats, TEXT, read_rows};
-use crate::config::reader::{ConfigValue, Table};
-use crate::connector::{Description, Planning};
+use crate::config::reader::Table;
+use crate::connector::{Description, Planning, listen};
 use crate::format::RowFormat;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
@@ -46,8 +46,8 @@ const FORMATS: Formats = Formats {
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
     let listen = table
-        .required("listen", "an address, such as \"127.0.0.1:9000\"", mistakes)
-        .and_then(|value| read_listen(&value, mistakes));
+        .required("listen", listen::WANTED, mistakes)
+        .and_then(|value| listen::read(&value, mistakes));
     let framings = &[
         ("newline", Framing::Newline),
         ("length_prefixed", Framing::LengthPrefixed),
@@ -63,30 +63,12 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     Some(Box::new(TcpSourceSettings {
         columns: rows.columns,
         source: TcpSource {
-            listen: listen?,
+            listen: listen?.into_inner(),
             framing: framing?,
             connections: connections.map(|n| n.into_inner() as u64),
             format: rows.format,
         },
     }))
-}
-
-fn read_listen(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<String> {
-    let listen = value.text("an address, such as \"127.0.0.1:9000\"", mistakes)?;
-    let text = listen.get_ref();
-    let named = text
-        .rsplit_once(':')
-        .filter(|(host, _)| !host.is_empty() && !host.contains([':', ' ', '/']))
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if !named && text.parse::<std::net::SocketAddr>().is_err() {
-        mistakes.push(
-            Mistake::new(format!("{} is not an address to listen on", value.what()))
-                .at(listen.span(), "")
-                .help("write a host and a port, such as \"127.0.0.1:9000\" or \"[::1]:9000\""),
-        );
-        return None;
-    }
-    Some(listen.into_inner())
 }
 
 impl SourceSettings for TcpSourceSettings {

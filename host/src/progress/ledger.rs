@@ -111,6 +111,11 @@ impl Ledger {
         self.taken.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
+    /// Rows that a sink has taken were refused, and are lost.
+    pub fn refused(&self, rows: u64) {
+        self.taken.fetch_sub(rows, Ordering::Relaxed);
+    }
+
     /// Rows go to all that reads an output.
     pub fn left(&self, port: usize, rows: usize) {
         if let Some(left) = self.left.get(port) {

@@ -389,6 +389,7 @@ impl Attempt<'_> {
             are_checkpoints_kept: self.are_checkpoints_kept(),
             restored: start.sources[first].clone(),
             left_by_others: start.left_by_others[first].clone(),
+            stop: self.pipeline.requests.stop().clone(),
         };
         let reader = SourceReader::open(plan, context).await;
         let reader = reader.map_err(TaskError::Source)?;

@@ -8,7 +8,7 @@
 //! | an operator | rows that came = taken + filtered + too late + lost to errors + held |
 //! | its outputs | rows put out, late ones included = rows that left by all outputs |
 //! | a filter, transform or process | rows of its answers = rows out + those without a valid event time |
-//! | a sink | rows that came = rows written |
+//! | a sink | rows that came = rows written + lost to errors |
 //!
 //! Taken are the rows that are in a state or an answer: an aggregate's folded rows, both
 //! sides of a join. Held are those that wait for the watermark, to be taken in order; once
@@ -96,7 +96,7 @@ fn check_node(
         NodeKind::Source(_) => {
             return check("read".to_owned(), signed(own.read), left + lost);
         }
-        NodeKind::Sink(_) => return check("written".to_owned(), came, taken),
+        NodeKind::Sink(_) => return check("written".to_owned(), came, taken + lost),
         NodeKind::Transform(_) | NodeKind::Process(_) => true,
         NodeKind::Aggregate(_) | NodeKind::Join(_) => false,
     };

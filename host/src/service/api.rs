@@ -53,14 +53,14 @@ use self::access::{Access, Caller};
 use self::problem::Problem;
 use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
-use super::connections;
 use super::host::{Host, Proposal};
 use super::hosted::{Hosted, Phase, Running};
-use super::listener::Listener;
 use super::store;
 use crate::checkpoint::savepoint;
 use crate::config::{FILE_BYTES_MAX, NAME_PATTERN, NAMES, is_name};
 use crate::element::NodeId;
+use crate::http::connections::{self, Limits};
+use crate::http::listener::Listener;
 use crate::paths;
 use crate::plan::json::to_json;
 use crate::suggest;
@@ -88,7 +88,7 @@ pub async fn serve(host: Arc<Host>, listener: Listener, access: Arc<Access>) -> 
     let (stop, stopped) = (host.stop().clone(), host.stop().clone());
     let router = router(host, access.clone());
     tokio::select! {
-        () = connections::serve(listener, router, &stop, connections::HEAD_MAX) => Ok(()),
+        () = connections::serve(listener, router, &stop, Limits::default()) => Ok(()),
         () = forget(&access) => Ok(()),
         // Whoever does not read an answer does not hold up the end.
         () = async {

@@ -1,14 +1,14 @@
 //! A pipeline's file and the plugins that it names, as they are at one moment.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::FILE_BYTES_MAX;
+use crate::file_stamp::FileStamp;
 use crate::logic::{KeptPlugin, PluginVersion};
 use crate::plugin::{self, digest};
 
@@ -37,16 +37,6 @@ pub trait Shelf {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<Option<FileStamp>>);
 
-/// Tells whether one file has changed, without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileStamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Stamp {
     /// Of a pipeline's file and of the plugins that it names. Links are followed, so that
     /// one that leads elsewhere now is a change.
@@ -55,29 +45,6 @@ impl Stamp {
         let plugins = plugins.into_iter().map(|plugin| folder.join(plugin));
         let files = std::iter::once(file.to_owned()).chain(plugins);
         Stamp(files.map(|file| FileStamp::of(&file)).collect())
-    }
-}
-
-impl FileStamp {
-    /// Of a file, if it is there.
-    pub fn of(file: &Path) -> Option<FileStamp> {
-        Some(FileStamp::new(&fs::metadata(file).ok()?))
-    }
-
-    /// When it was written or renamed, in ms since 1970.
-    pub fn changed_ms(&self) -> i64 {
-        let (seconds, nanoseconds) = self.changed;
-        seconds * 1_000 + nanoseconds / 1_000_000
-    }
-
-    fn new(found: &Metadata) -> FileStamp {
-        FileStamp {
-            device: found.dev(),
-            inode: found.ino(),
-            bytes: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        }
     }
 }
 

@@ -287,6 +287,7 @@ impl SourceReader {
             if self.ended.contains(&index) {
                 state = PartitionState::Ended;
             }
+            let kept = self.input.kept(index, *position);
             let digest = self.input.digest(index, *position);
             PartitionSnapshot {
                 name: name.to_string(),
@@ -294,6 +295,7 @@ impl SourceReader {
                 newest_ms,
                 state,
                 digest,
+                kept,
             }
         });
         let mut partitions: Vec<PartitionSnapshot> = partitions.collect();
@@ -307,9 +309,9 @@ impl SourceReader {
         }
     }
 
-    /// Whether the input wants to know which offsets are committed.
+    /// Whether the input wants to know which positions are committed.
     pub fn wants_commits(&self) -> bool {
-        self.input.is_live() && !self.context.is_transactional
+        self.input.wants_commits()
     }
 
     /// The checkpoint of the last snapshot has been committed.
@@ -442,6 +444,7 @@ impl SourceReader {
         };
         if !bad.is_empty() {
             bad.sort_by_key(|bad| bad.offset);
+            self.input.bad(partition, &bad);
             self.handle_bad_rows(&partition_name, bad, pulled)?;
         }
         if !times.is_empty() {
@@ -591,6 +594,7 @@ mod tests {
     use crate::schema::{DataType, Field, Schema};
     use crate::source::chunk::at_row;
     use crate::source::{Pending, SourceConnector};
+    use crate::stop::Stop;
 
     /// Two partitions that always have a row: the first one without a time, the second
     /// with times that advance.
@@ -684,6 +688,7 @@ mod tests {
             are_checkpoints_kept: false,
             restored: Arc::new([]),
             left_by_others: Arc::new([]),
+            stop: Stop::default(),
         };
         SourceReader::open(&plan, context).await.expect("it opens")
     }

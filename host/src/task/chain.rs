@@ -12,12 +12,12 @@ use crate::checkpoint::snapshot::NodeSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Element, Inlet, NodeId};
-use crate::operator::{Operator, OperatorError, Outbox};
+use crate::operator::{Counts, Operator, OperatorError, Outbox};
 use crate::plan::{ADDED, MAIN_OUTPUT, TAKEN_BACK};
 use crate::progress::NodeProgress;
 use crate::router::Router;
 use crate::schema::Schema;
-use crate::sink::Sink;
+use crate::sink::{RefusedRows, Sink};
 
 /// A node in a chain.
 pub struct Link {
@@ -159,9 +159,13 @@ impl Flow<'_> {
                         link.flush_at_ms = None;
                         sink.flush()?;
                     }
-                    Element::Idle | Element::End => {
+                    Element::Idle => {
                         link.flush_at_ms = None;
                         sink.flush()?;
+                    }
+                    Element::End => {
+                        link.flush_at_ms = None;
+                        sink.drain()?;
                     }
                     Element::Barrier(barrier) => {
                         if barrier.purpose.is_last() {
@@ -171,6 +175,7 @@ impl Flow<'_> {
                         rest.snapshots.push((link.node, snapshot));
                     }
                 }
+                rest.refuse(&link.progress, sink.take_refused());
                 Ok(())
             }
         }
@@ -225,10 +230,26 @@ impl Flow<'_> {
                 Work::Sink(sink) => {
                     link.flush_at_ms = None;
                     sink.flush()?;
+                    rest.refuse(&link.progress, sink.take_refused());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Counts rows that a sink goes on without, and has them become dead letters.
+    fn refuse(&mut self, progress: &NodeProgress, refused: RefusedRows) {
+        if refused.rows == 0 {
+            return;
+        }
+        progress.ledger.refused(refused.rows);
+        progress.add_counts(Counts {
+            failed: refused.rows,
+            lost: refused.rows,
+            ..Counts::default()
+        });
+        progress.add_dead_letters(&refused.dead_letters);
+        self.courier.dead_letters.extend(refused.dead_letters);
     }
 
     /// A link, and the flow through those behind it.

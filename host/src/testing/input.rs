@@ -207,6 +207,7 @@ async fn starts(
         are_checkpoints_kept: false,
         restored: Arc::new([]),
         left_by_others: Arc::new([]),
+        stop: Stop::default(),
     };
     let mut reader = SourceReader::open(&of_file, context).await?;
     let mut operators = operators(plan, source, &reader.watermarks(), &clock)?;

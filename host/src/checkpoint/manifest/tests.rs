@@ -24,6 +24,7 @@ fn fixture() -> Manifest {
         newest_ms: Some(1_704_103_200_000),
         state,
         digest: None,
+        kept: None,
     };
     let source = SourceSnapshot {
         partitions: vec![
@@ -453,6 +454,7 @@ fn sources() -> impl Strategy<Value = SourceSnapshot> {
             position,
             newest_ms,
             state,
+            kept: digest.clone(),
             digest,
         },
     );

@@ -230,6 +230,7 @@ fn a_manifest_for_people() {
         newest_ms: Some(1_704_103_200_000),
         state,
         digest: None,
+        kept: None,
     };
     let node = |name: &str, class, progress| NodeManifest {
         description: NodeDescription {

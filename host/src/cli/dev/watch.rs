@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::service::content::FileStamp;
+use crate::file_stamp::FileStamp;
 
 /// Files that are there, as they are.
 pub type Files = BTreeMap<PathBuf, FileStamp>;

@@ -454,6 +454,11 @@ impl SourceInput for KafkaInput {
         true
     }
 
+    /// Within a transaction, they are committed with it.
+    fn wants_commits(&self) -> bool {
+        !self.context.is_transactional
+    }
+
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
         Box::pin(self.next_of(order))
     }

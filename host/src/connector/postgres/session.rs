@@ -3,18 +3,18 @@
 //! answer, or does something else meanwhile.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use native_tls::{Certificate, TlsConnector};
 use postgres_native_tls::MakeTlsConnector;
-use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config, Error};
 
 use super::{Failure, PostgresConnection, Tls};
 use crate::blame::Fault;
+use crate::connector::network;
 use crate::offload::blocking;
 use crate::stop::Stop;
 
@@ -54,15 +54,6 @@ const SETTINGS: &str = "
     JOIN pg_settings AS known USING (name)
     WHERE context IN ('user', 'superuser')
       AND (name <> 'synchronous_commit' OR known.setting IN ('off', 'local'))";
-
-/// Runs all connections of the process.
-static NETWORK: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("postgres")
-        .enable_all()
-        .build()
-});
 
 /// A connection. Dropping it ends what the server does for it, and its open transaction.
 pub struct Session {
@@ -194,12 +185,7 @@ fn start<T: Send + 'static>(
     stop: &Stop,
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<Answer<T>, Failure> {
-    let network = NETWORK.as_ref().map_err(|error| {
-        Failure::new(
-            format!("no threads for connections: {error}"),
-            Fault::OUTSIDE,
-        )
-    })?;
+    let network = network::runtime().map_err(|error| Failure::new(error, Fault::OUTSIDE))?;
     let (sender, receiver): (SyncSender<_>, _) = sync_channel(1);
     network.spawn(async move {
         // Whoever asked may have gone.

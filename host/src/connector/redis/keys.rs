@@ -1,8 +1,6 @@
 //! The config keys that say how a server is reached: `server`, `database`, `user`, `tls`,
 //! `properties`.
 
-use toml::de::DeValue;
-
 use super::RedisConnection;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{ConfigValue, Table};
@@ -71,16 +69,7 @@ fn read_password(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<
             );
             continue;
         }
-        let text = match value.raw() {
-            DeValue::Table(_) => secrets::read_outside(&value, mistakes),
-            _ => value
-                .text(
-                    "a text, { env = \"NAME\" } or { file = \"path\" }",
-                    mistakes,
-                )
-                .map(toml::Spanned::into_inner),
-        };
-        password = text.map(Password);
+        password = secrets::read(&value, mistakes).map(Password);
     }
     password
 }

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::frames::{Frames, Framing};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
+use crate::connector::listen;
 use crate::decode::Decoder;
 use crate::descriptors;
 use crate::format::{Format, RowFormat};
@@ -87,22 +88,7 @@ impl TcpInput {
                 Fault::CONFIG,
             ));
         }
-        let cannot_listen = |cause: std::io::Error| {
-            let message = format!("cannot listen on {listen}: {cause}");
-            context.refuse(message, Fault::of_io(&cause))
-        };
-        // A machine knows the names by which it listens: what is written there is wrong.
-        let found = tokio::net::lookup_host(listen).await.map_err(|cause| {
-            let message = format!(
-                "cannot listen on {listen}: no address of this machine is found by that name \
-                 ({cause})"
-            );
-            context.refuse(message, Fault::CONFIG)
-        });
-        let addresses: Vec<SocketAddr> = found?.collect();
-        let listener = TcpListener::bind(&addresses[..]).await;
-        let listener = listener.map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
+        let (listener, address) = listen::bind(listen, context).await?;
         tracing::info!(source = %context.node, %address, "listening");
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let mut tasks = JoinSet::new();

@@ -40,6 +40,7 @@ use crate::schema::{DataType, Field, Schema};
 use crate::source::pace::Pace;
 use crate::source::reader::{Pulled, SourceReader};
 use crate::source::{SourceConnector, SourceContext, SourceError, TURN_ROWS};
+use crate::stop::Stop;
 
 pub(super) const CSV: Format = Format::Csv(CsvFormat {
     header: true,
@@ -98,6 +99,7 @@ pub(super) fn context(batch_rows: usize) -> SourceContext {
         are_checkpoints_kept: true,
         restored: Arc::new([]),
         left_by_others: Arc::new([]),
+        stop: Stop::default(),
     }
 }
 

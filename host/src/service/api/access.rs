@@ -20,7 +20,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 use super::problem::Problem;
-use crate::service::listener::Peer;
+use crate::http::listener::Peer;
 use crate::service::store::BY_HTTP;
 use crate::service::tokens::{Role, Tokens};
 

@@ -21,19 +21,35 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::listener::{Connection, Listener, Peer};
 use crate::stop::Stop;
 
-/// How long the head of a request may take, the wait for it on a connection that is open, and
-/// the wait for more of a body.
-pub const HEAD_MAX: Duration = Duration::from_secs(30);
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long the head of a request may take, the wait for it on a connection that is open,
+    /// and the wait for more of a body.
+    pub head_max: Duration,
+    /// How many connections are open at a time; others wait to be taken.
+    pub connections_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            head_max: Duration::from_secs(30),
+            connections_max: usize::MAX,
+        }
+    }
+}
+
 /// As often as that, a whole body may take the time of a head: ten minutes, in which a large
 /// plugin comes over a slow line.
 const BODY_HEADS: u32 = 20;
 
 /// Answers requests until it is asked to stop, and then those that were begun.
-pub async fn serve(mut listener: Listener, router: Router, stop: &Stop, head_max: Duration) {
+pub async fn serve(mut listener: Listener, router: Router, stop: &Stop, limits: Limits) {
     let mut open = JoinSet::new();
     loop {
         let (connection, peer) = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if open.len() < limits.connections_max => accepted,
             Some(_) = open.join_next() => continue,
             () = stop.wait() => break,
         };
@@ -42,7 +58,7 @@ pub async fn serve(mut listener: Listener, router: Router, stop: &Stop, head_max
             peer,
             router.clone(),
             stop.clone(),
-            head_max,
+            limits.head_max,
         ));
     }
     drop(listener);
@@ -75,6 +91,11 @@ async fn answer(
         tracing::debug!("{peer}: {error}");
     }
 }
+
+/// A client has stopped sending, or sends too slowly.
+#[derive(Debug, thiserror::Error)]
+#[error("the body does not come in time")]
+pub struct Late;
 
 /// A body that has to come in time.
 struct Timely<B> {
@@ -118,7 +139,7 @@ where
             .wait
             .get_or_insert_with(|| Box::pin(sleep_until(until)));
         ready!(wait.as_mut().poll(context));
-        Poll::Ready(Some(Err("the body does not come in time".into())))
+        Poll::Ready(Some(Err(Late.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -141,6 +162,10 @@ mod tests {
     use super::*;
 
     const HEAD: Duration = Duration::from_millis(300);
+    const LIMITS: Limits = Limits {
+        head_max: HEAD,
+        connections_max: 8,
+    };
     const LONG: Duration = Duration::from_secs(20);
 
     async fn slow(ConnectInfo(Peer(peer)): ConnectInfo<Peer>) -> String {
@@ -160,7 +185,7 @@ mod tests {
                 post(async |body: Bytes| format!("{} bytes", body.len())),
             );
         let stop = stop.clone();
-        tokio::spawn(async move { serve(listener, router, &stop, HEAD).await });
+        tokio::spawn(async move { serve(listener, router, &stop, LIMITS).await });
         address
     }
 

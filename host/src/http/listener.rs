@@ -20,7 +20,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::server::TlsStream;
 
-use super::content::Stamp;
+use crate::file_stamp::FileStamp;
 
 /// How long a client may take to agree on encryption, and how many may do so at a time.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ async fn accept(
             drop(permit);
             match agreed {
                 Ok(Ok(stream)) => {
-                    // The service may have ended.
+                    // Whoever answers may have ended.
                     let _ = accepted
                         .send((Connection::Tls(Box::new(stream)), peer))
                         .await;
@@ -119,11 +119,11 @@ async fn accept(
 }
 
 /// A certificate and its key, as they are in their files now: certificates are renewed
-/// while the service runs.
+/// while the host runs.
 pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-    stamp: Stamp,
+    stamps: Stamps,
     acceptor: TlsAcceptor,
 }
 
@@ -132,18 +132,18 @@ impl Tls {
         Ok(Tls {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
-            stamp: stamp(certificate, key),
+            stamps: stamps(certificate, key),
             acceptor: read(certificate, key)?,
         })
     }
 
     fn acceptor(&mut self) -> TlsAcceptor {
-        let now = stamp(&self.certificate, &self.key);
-        if now != self.stamp {
+        let now = stamps(&self.certificate, &self.key);
+        if now != self.stamps {
             match read(&self.certificate, &self.key) {
                 Ok(acceptor) => {
                     self.acceptor = acceptor;
-                    self.stamp = now;
+                    self.stamps = now;
                 }
                 // One of the two files may not be written yet.
                 Err(error) => tracing::warn!("the certificate stays as it is: {error}"),
@@ -153,10 +153,11 @@ impl Tls {
     }
 }
 
-fn stamp(certificate: &Path, key: &Path) -> Stamp {
-    // Whatever has no place yet is looked for where it is now.
-    let key = std::path::absolute(key).unwrap_or_else(|_| key.to_owned());
-    Stamp::of(certificate, [&key])
+/// Of the certificate and of the key.
+type Stamps = [Option<FileStamp>; 2];
+
+fn stamps(certificate: &Path, key: &Path) -> Stamps {
+    [certificate, key].map(FileStamp::of)
 }
 
 fn read(certificate: &Path, key: &Path) -> io::Result<TlsAcceptor> {
