@@ -97,6 +97,11 @@ pub const PARALLELISM_MAX: i64 = 256;
 pub const BATCH_ROWS_MAX: i64 = 65_536;
 
 impl Config {
+    /// Whether the pipeline makes checkpoints.
+    pub fn has_checkpoints(&self) -> bool {
+        self.state.is_some() || self.checkpoints.is_some()
+    }
+
     /// Reads a pipeline's file.
     pub fn read(path: &Path) -> Result<Config, Diagnostics> {
         Config::read_with(path, SecretAccess::Read)

@@ -51,7 +51,7 @@ pub struct DeadLetter {
     pub plugin: Option<String>,
     pub plugin_digest: Option<String>,
     /// `decode`, `reject`, `trap`, `deadline`, `memory`, `output_size`, `contract`,
-    /// `event_time`, `migration`.
+    /// `event_time`, `migration`, `refused`.
     pub kind: String,
     pub error: String,
     pub panic: Option<String>,

@@ -31,7 +31,7 @@ impl<'a> Builder<'a> {
             title,
             pipeline: self.config.name.get_ref(),
             folder: self.folder,
-            has_checkpoints: self.config.state.is_some(),
+            has_checkpoints: self.config.has_checkpoints(),
             input_files: self.inputs,
             files: &mut self.files,
             mistakes: &mut self.mistakes,

@@ -18,7 +18,7 @@ const ROCKSDB_MEMORY_BYTES_MAX: u64 = 128 << 20;
 impl Builder<'_> {
     pub(super) fn plan_state(&mut self) -> Option<StatePlan> {
         let config = self.config;
-        if config.state.is_none() && config.checkpoints.is_none() {
+        if !config.has_checkpoints() {
             return None;
         }
         let state = config.state.as_ref();

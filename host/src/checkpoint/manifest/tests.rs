@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
+use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, RowNumbers};
 use crate::plan::change::{ConnectorDescription, NodeClass, OperatorDescription};
 use crate::plan::{Alignment, Emit, JoinKind, JoinRule, Matching, TimeDomain, Version, Window};
 use crate::state::spec::{RowKind, TableSpec};
@@ -303,6 +303,10 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
             obsolete,
             number,
             began_ms,
+            numbers: number.map(|next| RowNumbers {
+                series: format!("{next:x}"),
+                next,
+            }),
         })
     });
     let source = prop::collection::vec(sources(), 0..3).prop_map(ProgressManifest::Source);

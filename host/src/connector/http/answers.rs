@@ -46,6 +46,8 @@ pub struct Reception {
     /// One that has seen nothing.
     pub cutter: RowCutter,
     pub body_bytes_max: usize,
+    /// How many rows a request may have.
+    pub rows_max: usize,
     pub reading: Reading,
     /// How long a request waits for its answer.
     pub answer_within: Duration,
@@ -104,7 +106,20 @@ impl Reception {
         let pieces = cut(body, shape, &self.format, &self.cutter);
         let pieces =
             pieces.map_err(|why| Refusal::bad_request(format!("{why}; no row is taken")))?;
-        let ticket = self.offer(Request { pieces, bytes, key }).await?;
+        let request = Request { pieces, bytes, key };
+        if request.rows() > self.rows_max as u64 {
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                format!(
+                    "the body has {} rows: send them in several requests (`queue_rows` of the \
+                     source, {}, is the limit)",
+                    request.rows(),
+                    self.rows_max
+                ),
+            ));
+        }
+        let ticket = self.offer(request).await?;
         drop(room);
         self.answer(&ticket).await
     }

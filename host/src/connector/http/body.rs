@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(coding(&HeaderMap::new()), Ok(Coding::Plain));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn all_bodies_together_have_bounded_room() {
         let reading = Reading::new(READING_BYTES / 2);
         let body = || Body::from(vec![b'a'; READING_BYTES / 2]);

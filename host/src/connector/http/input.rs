@@ -99,6 +99,7 @@ impl HttpInput {
                 &context.schema,
             ),
             body_bytes_max: plan.body_bytes_max,
+            rows_max: plan.room.rows_max,
             reading: Reading::new(plan.body_bytes_max),
             answer_within: plan.answer_within,
             stop: context.stop.clone(),

@@ -34,7 +34,8 @@ impl Acknowledge {
     }
 }
 
-/// How much may wait for the task. One request may always, if nothing else does.
+/// How much may wait for the task. A request that is longer may, if nothing else does; one
+/// that has more rows never comes here.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     pub rows_max: usize,
@@ -113,7 +114,8 @@ pub struct Request {
 }
 
 impl Request {
-    fn rows(&self) -> u64 {
+    /// How many rows it has.
+    pub fn rows(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.rows() as u64).sum()
     }
 
@@ -484,9 +486,9 @@ mod tests {
         queue.handed_out(6);
         assert!(matches!(queue.offer(&mut waiting), Offered::In(_)));
         queue.handed_out(11);
-        // Larger than all that may wait: alone.
+        // Longer than all that may wait: alone.
         assert!(matches!(
-            queue.offer(&mut request(50, 500, None)),
+            queue.offer(&mut request(5, 500, None)),
             Offered::In(_)
         ));
         queue.close();
@@ -555,7 +557,7 @@ mod tests {
         let before = queue(Acknowledge::Checkpoint, Repeats::new(MEMORY), 0);
         taken(&before, 4, Some("a"));
         taken(&before, 4, Some("b"));
-        taken(&before, 4, Some("c"));
+        taken(&before, 2, Some("c"));
         before.bad(&[bad(4)]);
         let kept = before.kept(6).expect("two have rows in it");
         let repeats = Repeats::restore(MEMORY, &kept, 0).expect("it was kept");
@@ -564,10 +566,10 @@ mod tests {
         assert!(is_settled(&queue, &whole) && whole.is_repeated);
         let part = taken(&queue, 4, Some("b"));
         assert!(!is_settled(&queue, &part));
-        taken(&queue, 4, Some("c"));
+        taken(&queue, 2, Some("c"));
         let rows = |piece: Piece| piece.spans;
         assert_eq!(queue.take().map(rows), Some(vec![(2, 3), (3, 4)]));
-        assert_eq!(queue.take().map(|piece| piece.rows()), Some(4));
+        assert_eq!(queue.take().map(|piece| piece.rows()), Some(2));
         assert!(queue.take().is_none());
         queue.bad(&[bad(7)]);
         queue.committed(8);

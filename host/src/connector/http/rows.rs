@@ -38,6 +38,9 @@ pub fn shape_of(format: &Format, content_type: Option<&str>) -> Result<Shape, &'
     }
 }
 
+/// A piece has no more rows: what is left of one is moved when some of it are handed out.
+const PIECE_ROWS: usize = 4_096;
+
 /// Cuts a body into rows; `cutter` is one that has seen nothing.
 pub fn cut(
     mut body: Vec<u8>,
@@ -51,14 +54,47 @@ pub fn cut(
     match shape {
         Shape::Values => {
             let spans = values(&body)?;
-            Ok(vec![Piece {
+            let whole = Piece {
                 data: body,
                 spans,
                 broken: None,
-            }])
+            };
+            Ok(split(whole).collect())
         }
         Shape::Lines => Ok(lines(body, cutter.clone())),
     }
+}
+
+fn split(whole: Piece) -> impl Iterator<Item = Piece> {
+    let Piece {
+        data,
+        spans,
+        broken,
+    } = whole;
+    let mut pieces: Vec<Piece> = match spans.len() {
+        0..=PIECE_ROWS => vec![Piece {
+            data,
+            spans,
+            broken: None,
+        }],
+        _ => spans
+            .chunks(PIECE_ROWS)
+            .map(|spans| {
+                let from = spans.first().map_or(0, |(start, _)| *start);
+                let to = spans.last().map_or(0, |(_, end)| *end);
+                let moved = spans.iter().map(|(start, end)| (start - from, end - from));
+                Piece {
+                    data: data[from as usize..to as usize].to_vec(),
+                    spans: moved.collect(),
+                    broken: None,
+                }
+            })
+            .collect(),
+    };
+    if let Some(last) = pieces.last_mut() {
+        last.broken = broken;
+    }
+    pieces.into_iter()
 }
 
 fn lines(mut body: Vec<u8>, mut cutter: RowCutter) -> Vec<Piece> {
@@ -73,7 +109,7 @@ fn lines(mut body: Vec<u8>, mut cutter: RowCutter) -> Vec<Piece> {
         if piece.is_empty() {
             break;
         }
-        pieces.push(piece);
+        pieces.extend(split(piece));
     }
     if cutter.is_in_row() {
         let length = cutter.text.len();
@@ -293,6 +329,23 @@ mod tests {
         let rows = rows("1,a\n2,\"b", &CSV);
         assert_eq!(rows[0], "1,a");
         assert!(rows[1].contains("closing quote"), "{rows:?}");
+    }
+
+    #[test]
+    fn many_rows_are_in_several_pieces() {
+        let count = 2 * PIECE_ROWS + 1;
+        let expected: Vec<String> = (0..count).map(|row| row.to_string()).collect();
+        for (body, shape) in [
+            (format!("[{}]", expected.join(", ")), Shape::Values),
+            (expected.join("\n"), Shape::Lines),
+        ] {
+            let schema = Schema::new(vec![Field::new("a", DataType::Int64, true)]);
+            let cutter = RowCutter::new(&Format::Json, Some(1), &schema);
+            let pieces = cut(body.clone().into_bytes(), shape, &Format::Json, &cutter);
+            let pieces = pieces.expect("rows");
+            assert_eq!(pieces.len(), 3);
+            assert_eq!(rows_of(&body, shape, &Format::Json), Ok(expected.clone()));
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn the_first_example_is_a_whole_pipeline() {
 /// A pipeline in which each table has an unknown key, so that messages list the
 /// known ones.
 const UNKNOWN_EVERYWHERE: &str = r#"
+name = "a"
 nothing = 1
 [state]
 nothing = 1
@@ -66,18 +67,30 @@ nothing = 1
 nothing = 1
 [sources.file]
 type = "file"
+fields = { a = "utf8" }
 nothing = 1
 watermark = { nothing = 1 }
 checksum = { field = "x", of = "y", nothing = 1 }
 csv = { nothing = 1 }
 [sources.tcp]
 type = "tcp"
+listen = "127.0.0.1:9000"
+fields = { a = "utf8" }
 nothing = 1
+[sources.http]
+type = "http"
+listen = "127.0.0.1:8088"
+fields = { a = "utf8" }
+nothing = 1
+tls = { nothing = 1 }
 [sources.generator]
 type = "generator"
 nothing = 1
 [sources.kafka]
 type = "kafka"
+brokers = "127.0.0.1"
+topic = "a"
+fields = { a = "utf8" }
 nothing = 1
 metadata = { nothing = 1 }
 [operators.o]
@@ -119,6 +132,13 @@ server = "127.0.0.1"
 as = "list"
 key = "a"
 nothing = 1
+[sinks.http]
+type = "http"
+input = "file"
+url = "http://127.0.0.1/"
+nothing = 1
+retry = { nothing = 1 }
+breaker = { nothing = 1 }
 "#;
 
 #[test]
@@ -128,7 +148,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 28, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 33, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));
