@@ -6,6 +6,8 @@ mod answers;
 mod body;
 /// Sends requests until they are answered.
 mod delivery;
+/// Where clients post.
+mod endpoint;
 /// Takes what was posted into the pipeline.
 mod input;
 /// Between requests and the source's task.

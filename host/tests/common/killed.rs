@@ -36,9 +36,18 @@ pub struct Kills<'a> {
 /// Runs one pipeline after another, until all kills were made that the environment asks for.
 /// `round` has each come to its end by [`Kills::run`], looks at its rows, and returns how
 /// many kills there were.
-pub fn in_rounds(server: &dyn Fn(&str), mut round: impl FnMut(usize, &mut Kills<'_>) -> usize) {
-    let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
-    let servers = number("SLUICEBOX_SERVER_KILLS").map_or(SERVER_KILLS, |kills| kills as usize);
+pub fn in_rounds(server: &dyn Fn(&str), round: impl FnMut(usize, &mut Kills<'_>) -> usize) {
+    in_rounds_of((KILLS, SERVER_KILLS), server, round);
+}
+
+/// As [`in_rounds`], with so many kills of the host and of the server where nobody says.
+pub fn in_rounds_of(
+    (kills, servers): (usize, usize),
+    server: &dyn Fn(&str),
+    mut round: impl FnMut(usize, &mut Kills<'_>) -> usize,
+) {
+    let kills = number("SLUICEBOX_KILLS").map_or(kills, |kills| kills as usize);
+    let servers = number("SLUICEBOX_SERVER_KILLS").map_or(servers, |kills| kills as usize);
     let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("{kills} kills, {servers} of the server, SLUICEBOX_SEED={seed}");
     let mut random = Rng::with_seed(seed);

@@ -292,7 +292,7 @@ impl IntoResponse for Answer {
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,
-    problem: Problem,
+    problem: Box<Problem>,
     headers: Vec<(HeaderName, &'static str)>,
 }
 
@@ -311,13 +311,13 @@ impl Refusal {
     fn new(status: StatusCode, code: &'static str, detail: impl Display) -> Self {
         Refusal {
             status,
-            problem: Problem {
+            problem: Box::new(Problem {
                 status: status.as_u16(),
                 title: status.canonical_reason().unwrap_or("Error"),
                 detail: detail.to_string(),
                 code,
                 counted: None,
-            },
+            }),
             headers: Vec::new(),
         }
     }

@@ -412,3 +412,89 @@ fn with_causes(error: &reqwest::Error) -> String {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn delivery(breaker: Breaker) -> Arc<Delivery> {
+        let target = Target {
+            url: Url::parse("http://127.0.0.1:1/").expect("an address"),
+            shown: "http://127.0.0.1:1/".to_owned(),
+            method: Method::POST,
+            headers: HeaderMap::new(),
+            connect_within: Duration::from_secs(1),
+            answer_within: Duration::from_secs(1),
+            retry: Retry {
+                from: Duration::from_millis(100),
+                to: Duration::from_secs(3),
+            },
+            breaker,
+        };
+        let clock = Arc::new(ManualClock::default());
+        // 2024-01-01 10:00:00 UTC.
+        clock.set(1_704_103_200_000);
+        let delivery = Delivery::new("sink `out`".to_owned(), target, clock, Stop::default());
+        delivery.expect("it can be sent")
+    }
+
+    const BREAKER: Breaker = Breaker {
+        failures: 2,
+        pause: Duration::from_millis(100),
+    };
+
+    #[test]
+    fn a_server_says_when_it_wants_to_be_asked_again() {
+        let delivery = delivery(BREAKER);
+        let seconds = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+            delivery.retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(seconds("7"), Some(7));
+        assert_eq!(seconds("100000"), Some(3_600));
+        assert_eq!(seconds("Mon, 01 Jan 2024 10:00:09 GMT"), Some(9));
+        assert_eq!(seconds("Mon, 01 Jan 2024 09:00:00 GMT"), Some(0));
+        for wrong in ["", "soon", "-1", "1.5"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+        assert_eq!(delivery.retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn requests_are_sent_again_later_and_later() {
+        let delivery = delivery(BREAKER);
+        for (attempt, most_ms) in [(0, 100), (1, 200), (4, 1_600), (5, 3_000), (1_000, 3_000)] {
+            for _ in 0..20 {
+                let delay = delivery.delay(attempt).as_millis();
+                assert!(
+                    (most_ms / 2..=most_ms).contains(&delay),
+                    "{attempt}: {delay}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_pause_one_request_is_sent_on_trial() {
+        let delivery = delivery(BREAKER);
+        let is_let_pass = async |within_ms| {
+            let within = Duration::from_millis(within_ms);
+            tokio::time::timeout(within, delivery.pass()).await.is_ok()
+        };
+        delivery.failed("it is down", Duration::ZERO);
+        assert!(is_let_pass(20).await, "once is not often");
+        delivery.failed("it is down", Duration::ZERO);
+        assert!(!is_let_pass(20).await);
+        assert!(is_let_pass(1_000).await, "on trial");
+        assert!(!is_let_pass(200).await, "the trial is not over");
+        delivery.failed("it is down", Duration::ZERO);
+        assert!(!is_let_pass(20).await);
+        assert!(is_let_pass(1_000).await, "on trial");
+        delivery.succeeded();
+        assert!(is_let_pass(20).await && is_let_pass(20).await);
+    }
+}

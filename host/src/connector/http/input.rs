@@ -15,9 +15,9 @@ use tokio::net::TcpListener;
 
 use super::answers::{Reception, router};
 use super::body::Reading;
+use super::endpoint::Endpoint;
 use super::queue::{Acknowledge, Queue};
 use super::repeats::Repeats;
-use super::source::HttpSource;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::connector::listen;
@@ -48,7 +48,7 @@ pub struct HttpInput {
 }
 
 impl HttpInput {
-    pub async fn open(plan: &HttpSource, context: &SourceContext) -> Result<Self, SourceError> {
+    pub async fn open(plan: &Endpoint, context: &SourceContext) -> Result<Self, SourceError> {
         context.check_delimiter(&plan.format.format)?;
         let tls = plan.tls.as_ref().map(|tls| {
             let opened = Tls::open(&tls.certificate, &tls.key);

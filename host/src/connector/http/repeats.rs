@@ -199,6 +199,8 @@ impl Repeats {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
 
     const MEMORY: Memory = Memory {
@@ -236,6 +238,21 @@ mod tests {
         };
         assert_eq!(known(5), [false, false, true, true, true]);
         assert_eq!(known(1_003), [false, false, false, false, true]);
+    }
+
+    /// What earlier versions have kept can be read.
+    #[test]
+    fn what_is_kept_does_not_change() {
+        let mut repeats = Repeats::new(MEMORY);
+        let posted = PostedAs::new("one", b"rows");
+        repeats.note(&posted, 7, 100, 1_704_103_200_000);
+        repeats.note_bad(&posted);
+        let kept = repeats.kept(103).expect("some are in it");
+        expect!["dpLDrTVAu4A8Ags67mbNiOwTQEqdJG+JAEV3xIwBAAAHAAAAAwAAAAEAAAA"].assert_eq(&kept);
+        let mut restored = Repeats::restore(MEMORY, &kept, 1_704_103_200_000).expect("kept");
+        let known = restored.find(&posted, 1_704_103_200_000).expect("the same");
+        let known = known.map(|it| (it.rows, it.before, it.bad));
+        assert_eq!(known, Some((7, 3, 1)));
     }
 
     #[test]

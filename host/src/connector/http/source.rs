@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use toml::Spanned;
 
+use super::endpoint::{Endpoint, TlsFiles};
 use super::input::HttpInput;
 use super::queue::{Acknowledge, Room};
 use super::read_secret;
@@ -14,7 +15,6 @@ use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{FormatKind, Formats, TEXT, read_rows};
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::server::Password;
 use crate::connector::{Description, Planning, listen};
 use crate::format::RowFormat;
 use crate::source::row_ends::ROW_BYTES_MAX;
@@ -29,30 +29,10 @@ struct HttpSourceSettings {
     columns: Vec<DeclaredColumn>,
     /// If it is written.
     acknowledge: Option<Spanned<Acknowledge>>,
-    source: HttpSource,
+    endpoint: Endpoint,
 }
 
-/// Where clients post, and what is answered.
-#[derive(Clone, Debug)]
-pub struct HttpSource {
-    pub listen: String,
-    pub path: String,
-    pub acknowledge: Acknowledge,
-    pub token: Option<Password>,
-    pub tls: Option<TlsFiles>,
-    pub format: RowFormat,
-    pub body_bytes_max: usize,
-    pub room: Room,
-    pub answer_within: Duration,
-    pub memory: Memory,
-}
-
-/// The files of a certificate and its key.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-}
+struct HttpSource(Endpoint);
 
 /// Rows come without a header.
 const FORMATS: Formats = Formats {
@@ -113,7 +93,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     Some(Box::new(HttpSourceSettings {
         columns: rows.columns,
         acknowledge,
-        source: HttpSource {
+        endpoint: Endpoint {
             listen: listen.into_inner(),
             path: path?,
             acknowledge: Acknowledge::Taken,
@@ -221,25 +201,26 @@ impl SourceSettings for HttpSourceSettings {
             None if planning.has_checkpoints => Acknowledge::Checkpoint,
             None => Acknowledge::Taken,
         };
-        let tls = self.source.tls.as_ref().map(|tls| TlsFiles {
+        let tls = self.endpoint.tls.as_ref().map(|tls| TlsFiles {
             certificate: planning.folder.join(&tls.certificate),
             key: planning.folder.join(&tls.key),
         });
-        Some(Box::new(HttpSource {
+        Some(Box::new(HttpSource(Endpoint {
             acknowledge,
             tls,
-            ..self.source.clone()
-        }))
+            ..self.endpoint.clone()
+        })))
     }
 }
 
 impl SourceConnector for HttpSource {
     fn describe(&self) -> Description {
-        let scheme = match self.tls {
+        let endpoint = &self.0;
+        let scheme = match endpoint.tls {
             Some(_) => "https",
             None => "http",
         };
-        let answered = match self.acknowledge {
+        let answered = match endpoint.acknowledge {
             Acknowledge::Taken => "answers when the pipeline has taken the rows",
             Acknowledge::Checkpoint => {
                 "answers when a checkpoint has the rows: at least once; exactly once with an \
@@ -248,20 +229,20 @@ impl SourceConnector for HttpSource {
         };
         Description {
             connector: KIND.name,
-            format: Some(self.format.format.name()),
+            format: Some(endpoint.format.format.name()),
             lines: vec![
-                format!("listens on {scheme}://{}{}", self.listen, self.path),
+                format!("listens on {scheme}://{}{}", endpoint.listen, endpoint.path),
                 answered.to_owned(),
             ],
             settings: json!({
-                "listen": self.listen,
-                "path": self.path,
-                "acknowledge": self.acknowledge.name(),
-                "has_token": self.token.is_some(),
-                "has_tls": self.tls.is_some(),
-                "body_bytes": self.body_bytes_max,
-                "queue_bytes": self.room.bytes_max,
-                "queue_rows": self.room.rows_max,
+                "listen": endpoint.listen,
+                "path": endpoint.path,
+                "acknowledge": endpoint.acknowledge.name(),
+                "has_token": endpoint.token.is_some(),
+                "has_tls": endpoint.tls.is_some(),
+                "body_bytes": endpoint.body_bytes_max,
+                "queue_bytes": endpoint.room.bytes_max,
+                "queue_rows": endpoint.room.rows_max,
             }),
             ..Description::default()
         }
@@ -274,7 +255,7 @@ impl SourceConnector for HttpSource {
 
     /// Clients post again what was not answered.
     fn is_replayable(&self) -> bool {
-        self.acknowledge == Acknowledge::Checkpoint
+        self.0.acknowledge == Acknowledge::Checkpoint
     }
 
     fn may_be_quiet(&self) -> bool {
@@ -286,12 +267,12 @@ impl SourceConnector for HttpSource {
     }
 
     fn row_format(&self) -> RowFormat {
-        self.format.clone()
+        self.0.format.clone()
     }
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
-            let input = HttpInput::open(self, context).await?;
+            let input = HttpInput::open(&self.0, context).await?;
             Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }
