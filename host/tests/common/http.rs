@@ -120,8 +120,11 @@ pub struct Receiver {
     shared: Arc<Shared>,
 }
 
+/// What is answered to a request, by its number.
+type Replies = dyn Fn(usize, &Message) -> Reply + Send + Sync;
+
 struct Shared {
-    reply: Box<dyn Fn(usize, &Message) -> Reply + Send + Sync>,
+    reply: Box<Replies>,
     posted: Mutex<Vec<Message>>,
     is_down: AtomicBool,
     answering: AtomicUsize,
