@@ -10,10 +10,7 @@ mod certificate;
 #[path = "common/http.rs"]
 mod http;
 /// Runs that are killed.
-#[expect(
-    dead_code,
-    reason = "kills are fewer where each checkpoint waits for a server"
-)]
+#[expect(dead_code, reason = "there are fewer kills here by default")]
 #[path = "common/killed.rs"]
 mod killed;
 /// Signals to a running host.
