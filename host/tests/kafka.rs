@@ -174,6 +174,7 @@ async fn try_open(
         are_checkpoints_kept: true,
         restored: restored.into(),
         left_by_others: Arc::default(),
+        stop: Stop::default(),
     };
     SourceReader::open(source, context).await
 }
