@@ -84,6 +84,12 @@ pub trait SourceSettings: fmt::Debug + Send + Sync {
         0
     }
 
+    /// After how long without rows a partition is idle, in ms, if the pipeline's file
+    /// does not say. Without it, none ever is.
+    fn idle_after_ms(&self) -> Option<i64> {
+        None
+    }
+
     /// How far ahead of the clock a row's event time may be, in ms, if the
     /// pipeline's file does not say.
     fn ahead_ms_max(&self) -> Option<i64> {
@@ -96,6 +102,13 @@ pub trait SourceSettings: fmt::Debug + Send + Sync {
 
 /// Clocks of senders are wrong by less than a day.
 const AHEAD_MS_MAX: i64 = 24 * 3_600_000;
+
+/// What a connector has noticed that can run, but is probably not meant.
+#[derive(Clone, Debug)]
+pub struct Noticed {
+    pub what: String,
+    pub help: &'static str,
+}
 
 /// A source that has been checked and can be opened.
 pub trait SourceConnector: Any + Send + Sync {
@@ -132,7 +145,7 @@ pub trait SourceConnector: Any + Send + Sync {
     }
 
     /// What was noticed when it was planned that can run, but is probably not meant.
-    fn warnings(&self) -> &[String] {
+    fn warnings(&self) -> &[Noticed] {
         &[]
     }
 
@@ -149,7 +162,7 @@ pub trait SourceConnector: Any + Send + Sync {
 /// One task's partitions of a source, being read.
 ///
 /// In a live input, rows arrive from outside while it is read, and partitions
-/// may be added. A live input never waits for one partition alone.
+/// may be added and forgotten. A live input never waits for one partition alone.
 pub trait SourceInput: Send {
     /// How many partitions this task has.
     fn partitions(&self) -> usize;
@@ -230,6 +243,9 @@ pub enum Arrival {
     End(usize),
     /// The partitions are known now, or some were added.
     Partitions,
+    /// A partition has no more rows, and nothing is known of it any more: those behind it
+    /// have moved up. Only live inputs say so.
+    Forgotten(usize),
     /// No partition has more rows, and none will be added.
     Over,
 }

@@ -14,6 +14,8 @@ mod input;
 mod known;
 /// By what a file is known again.
 mod mark;
+/// Follows files that grow.
+mod follow;
 /// Renders rows as JSON, one a line.
 mod json_lines;
 /// Files that are being read, compressed ones too.

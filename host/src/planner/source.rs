@@ -61,6 +61,7 @@ impl Builder<'_> {
                 tells_each_watermark: false,
                 idle_after_ms: watermark
                     .and_then(|watermark| watermark.idle_after_ms)
+                    .or_else(|| source.settings.idle_after_ms())
                     .and_then(|ms| u64::try_from(ms).ok()),
                 bootstraps: bootstrap.is_some(),
                 on_error: source.on_error.unwrap_or_default(),

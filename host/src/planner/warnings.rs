@@ -95,10 +95,8 @@ fn warn_of_input(config: &Config, node: &Node, warnings: &mut Diagnostics) {
         return;
     };
     for noticed in source.connector.warnings() {
-        let mut warning = Mistake::warning(format!("source `{}`: {noticed}", node.name)).help(
-            "name the field as the header does, or give the header's name in `names`; if files \
-             need not have the column, all is well",
-        );
+        let what = format!("source `{}`: {}", node.name, noticed.what);
+        let mut warning = Mistake::warning(what).help(noticed.help);
         if let Some(place) = place(config, &node.name) {
             warning = warning.at(place, "");
         }

@@ -25,6 +25,8 @@ pub struct Piece {
     pub spans: Vec<(u32, u32)>,
     /// The row after these, if it is bad. Its offset is set by [`PieceChunks`].
     pub broken: Option<BadRow>,
+    /// How many bytes before the data were the rest of a row that was too long.
+    pub skipped: usize,
 }
 
 impl Piece {
@@ -99,11 +101,13 @@ impl RowCutter {
     /// Takes the rows that are complete, up to one that is too long; with
     /// `complete`, no text follows. An empty piece says that there is none.
     pub fn take(&mut self, complete: bool) -> Piece {
+        let mut skipped = 0;
         while let Some(rest) = self.skipping {
             match self.ends.skip(&self.text, 0, rest, complete) {
                 Skipped::Row(next) => {
                     self.text.drain(..next);
                     self.skipping = None;
+                    skipped = next;
                 }
                 Skipped::Unfinished(from, rest) => {
                     self.text.drain(..from);
@@ -124,16 +128,32 @@ impl RowCutter {
                 }
                 RowEnd::TooLong(from, rest) => {
                     let broken = too_long_before(0, &self.text[at..], rest);
-                    let mut piece = self.cut(at, spans);
+                    let piece = self.cut(at, spans);
                     self.text.drain(..from - at);
                     self.skipping = Some(rest);
-                    piece.broken = Some(broken);
-                    return piece;
+                    return Piece {
+                        broken: Some(broken),
+                        skipped,
+                        ..piece
+                    };
                 }
                 RowEnd::Unfinished => break,
             }
         }
-        self.cut(at, spans)
+        Piece {
+            skipped,
+            ..self.cut(at, spans)
+        }
+    }
+
+    /// The rest of a row that is being skipped: what was not taken yet begins with it.
+    pub fn rest(&self) -> Option<RowRest> {
+        self.skipping
+    }
+
+    /// Goes on in the rest of a row that is being skipped.
+    pub fn skip(&mut self, rest: Option<RowRest>) {
+        self.skipping = rest;
     }
 
     /// Whether the text, if it ended here, would end in a row.
@@ -150,7 +170,7 @@ impl RowCutter {
         Piece {
             data: std::mem::replace(&mut self.text, rest),
             spans,
-            broken: None,
+            ..Piece::default()
         }
     }
 

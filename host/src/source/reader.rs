@@ -263,6 +263,7 @@ impl SourceReader {
                     self.watermarks.lock().end(partition, &mut pulled.elements);
                 }
                 Arrival::Partitions => self.add_partitions(&mut pulled.elements),
+                Arrival::Forgotten(partition) => self.forget(partition, &mut pulled.elements),
                 Arrival::Over => {
                     self.is_over = true;
                     pulled.misspelt = self.misspelt.take().and_then(|fields| fields.tell());
@@ -390,6 +391,17 @@ impl SourceReader {
         if self.positions.is_empty() {
             // Without partitions, this task must not hold back event time.
             out.push(Element::Idle);
+        }
+    }
+
+    /// Forgets a partition that has no more rows. Those behind it move up.
+    fn forget(&mut self, partition: usize, out: &mut Vec<Element>) {
+        self.positions.remove(partition);
+        // Of a checkpoint in which partitions were read in turns.
+        self.turn = None;
+        self.watermarks.lock().remove(partition, out);
+        for (watch, number) in &self.watches {
+            watch.remove(*number, partition);
         }
     }
 

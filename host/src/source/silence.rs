@@ -82,6 +82,12 @@ impl SilenceWatch {
         watched.readers[reader].partitions.push(partition);
     }
 
+    /// A reader has forgotten a partition. Its watermarks have, too.
+    pub(super) fn remove(&self, reader: usize, partition: usize) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.readers[reader].partitions.remove(partition);
+    }
+
     /// A warning of the partition that is silent and holds back event time, if there is
     /// one. The caller has no lock of watermarks.
     pub(super) fn look(&self, now_ms: i64) -> Option<String> {

@@ -155,6 +155,17 @@ impl Watermarks {
         self.partitions.push(partition);
     }
 
+    /// Forgets a partition, which has no more rows. Those behind it move up.
+    pub fn remove(&mut self, partition: usize, out: &mut Vec<Element>) {
+        self.end(partition, out);
+        self.partitions.remove(partition);
+        if self.partitions.is_empty() && !self.emitted_idle {
+            // Without partitions, this task must not hold back event time.
+            self.emitted_idle = true;
+            out.push(Element::Idle);
+        }
+    }
+
     /// A partition's newest event time, and whether it is active.
     pub fn snapshot(&self, partition: usize) -> (Option<i64>, PartitionState) {
         let partition = &self.partitions[partition];
@@ -511,6 +522,24 @@ mod tests {
         expect![""].assert_eq(&render(&out));
         silent.check_idle(1_500, &mut out);
         expect!["idle"].assert_eq(&render(&out));
+    }
+
+    #[test]
+    fn a_partition_that_is_forgotten_holds_nothing_back() {
+        let mut three = Watermarks::new(3, 0, Some(1_000), 0);
+        check(&mut three, 0, &[100], expect!["[100]"]);
+        check(&mut three, 1, &[50], expect!["[50]"]);
+        check(&mut three, 2, &[70], expect!["[70] W50"]);
+        let mut out = Vec::new();
+        three.remove(1, &mut out);
+        expect!["W70"].assert_eq(&render(&out));
+        check(&mut three, 1, &[90], expect!["[90] W90"]);
+        let mut out = Vec::new();
+        three.remove(1, &mut out);
+        three.remove(0, &mut out);
+        expect!["W100 idle"].assert_eq(&render(&out));
+        three.add(0);
+        check(&mut three, 0, &[100], expect!["[100] W100"]);
     }
 
     proptest! {

@@ -101,7 +101,7 @@ pub(super) enum FirstLine {
 }
 
 /// A longer header is read only by the run.
-const HEADER_BYTES: usize = 64 << 10;
+pub(super) const HEADER_BYTES: usize = 64 << 10;
 
 /// How many files a task has open at a time, fewer where the process may not have as many
 /// for all its tasks.
@@ -368,6 +368,7 @@ impl FilePartition {
             all: self.taken_text.filter(|text| text.length == offset),
             seen: self.seen,
             links: self.links.clone(),
+            unread: None,
         };
         let mark = mark.to_string();
         if is_there {

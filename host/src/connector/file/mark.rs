@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use super::digest::{self, ReadText, digest_of};
 
 /// Its text in checkpoints is `READ head=DIGEST@LENGTH file=DEVICE:INODE[:BORN] all=TEXT
-/// seen=SIZE:CHANGED links=NAME[,NAME]`, without those that are absent.
+/// seen=SIZE:CHANGED links=NAME[,NAME] unread=BYTES`, without those that are absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileMark {
     /// A digest of what was read of it last, or of a compressed file's first bytes and
@@ -26,6 +26,8 @@ pub(super) struct FileMark {
     pub seen: Option<Seen>,
     /// Its other names.
     pub links: LinkNames,
+    /// How much more there was when it was looked at last, if it is followed.
+    pub unread: Option<u64>,
 }
 
 /// Other names of a file by which its source found it, too, by their digests.
@@ -211,6 +213,7 @@ impl fmt::Display for FileMark {
             all,
             seen,
             links,
+            unread,
         } = self;
         write!(f, "{read}")?;
         if head.length > 0 {
@@ -227,6 +230,9 @@ impl fmt::Display for FileMark {
         }
         if !links.0.is_empty() {
             write!(f, " links={}", links.0.join(","))?;
+        }
+        if let Some(unread) = unread {
+            write!(f, " unread={unread}")?;
         }
         Ok(())
     }
@@ -252,6 +258,7 @@ impl FileMark {
             all: None,
             seen: None,
             links: LinkNames::default(),
+            unread: None,
         };
         for word in words {
             match word.split_once('=') {
@@ -262,6 +269,7 @@ impl FileMark {
                 Some(("links", value)) => {
                     mark.links = LinkNames(value.split(',').map(str::to_owned).collect());
                 }
+                Some(("unread", value)) => mark.unread = value.parse().ok(),
                 _ => {}
             }
         }
@@ -293,6 +301,7 @@ mod tests {
             all in any::<bool>(),
             seen in proptest::option::of(any::<(u64, i64)>()),
             links in proptest::collection::vec(".{0,20}", 0..3),
+            unread in proptest::option::of(any::<u64>()),
         ) {
             let file = file.map(|(device, inode, born_ns)| FileId { device, inode, born_ns });
             let seen = seen.map(|(size, changed)| Seen { size, changed_ns: changed.into() });
@@ -300,7 +309,8 @@ mod tests {
             digest.add(&text);
             let all = all.then(|| digest.text());
             let links = LinkNames::of(links.iter().map(String::as_str));
-            let mark = FileMark { read, head: Head::of(&text), file, all, seen, links };
+            let head = Head::of(&text);
+            let mark = FileMark { read, head, file, all, seen, links, unread };
             prop_assert_eq!(FileMark::parse(&mark.to_string()), mark);
         }
 

@@ -2,6 +2,8 @@
 //! names.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::json;
 use toml::Spanned;
 
-use super::input::{FileInput, FirstLine, first_line};
+use super::follow::{self, FollowSource, Start, Watched};
+use super::input::{FileInput, FirstLine, HEADER_BYTES, first_line};
 use super::known::{SourceFile, not_among, recognize};
 use super::opened::Compression;
 use super::pipe::{Pipe, PipeSource};
@@ -26,8 +29,8 @@ use crate::format::{Format, RowFormat};
 use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files, shown};
 use crate::schema::Schema;
 use crate::source::{
-    LeftPartition, Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind,
-    SourceSettings,
+    LeftPartition, Noticed, Pending, SourceConnector, SourceContext, SourceError, SourceInput,
+    SourceKind, SourceSettings,
 };
 
 pub const KIND: SourceKind = SourceKind { name: "file", read };
@@ -37,7 +40,16 @@ struct FileSourceSettings {
     /// Files and patterns, as written in the config.
     paths: Vec<Spanned<String>>,
     compression: Option<Compression>,
+    /// Absent where files are read to their ends.
+    follow: Option<Follow>,
     rows: WrittenRows,
+}
+
+/// That files are followed.
+#[derive(Debug)]
+struct Follow {
+    place: Span,
+    start: Start,
 }
 
 /// The files to read.
@@ -55,7 +67,7 @@ pub struct FileSource {
     compression: Option<Compression>,
     recognized: Mutex<Option<Recognized>>,
     /// What headers lack.
-    warnings: Vec<String>,
+    warnings: Vec<Noticed>,
 }
 
 /// The files, compared with a restored checkpoint. All tasks of an attempt have to see
@@ -176,6 +188,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let compression = table
         .optional("compression")
         .and_then(|value| value.choice(&Compression::CHOICES, mistakes));
+    let follow = read_follow(table, mistakes);
     let implied =
         written.and_then(
             |path| match extension(Compression::uncompressed(path.get_ref())) {
@@ -194,8 +207,37 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     Some(Box::new(FileSourceSettings {
         paths: path?,
         compression: compression.map(Spanned::into_inner),
+        follow: follow?,
         rows: rows?,
     }))
+}
+
+/// Reads `follow` and `start`.
+fn read_follow(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Option<Follow>> {
+    let follow = table.optional("follow");
+    let start = table.optional("start");
+    let place = follow.as_ref().map(ConfigValue::key_span);
+    let follow = match follow {
+        Some(value) => value.boolean(mistakes)?,
+        None => false,
+    };
+    let place = place.filter(|_| follow);
+    let (Some(start), None) = (&start, &place) else {
+        let start = match start {
+            Some(start) => start.choice(&Start::CHOICES, mistakes)?.into_inner(),
+            None => Start::default(),
+        };
+        return Some(place.map(|place| Follow { place, start }));
+    };
+    mistakes.push(
+        Mistake::new(format!(
+            "{} has a `start`, and reads all of its files",
+            table.owner()
+        ))
+        .at(start.key_span(), "")
+        .help("remove it, or follow files that grow with `follow = true`"),
+    );
+    None
 }
 
 fn read_paths(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {
@@ -229,25 +271,13 @@ impl FileSourceSettings {
         let mut good = true;
         for path in &self.paths {
             let matched = matches(planning, path).and_then(|paths| {
-                let mut headers = match planning.input_files {
+                let headers = match planning.input_files {
                     InputFiles::Replaced => &[],
                     _ => &paths[..],
-                }
-                .iter();
-                let unfit: Result<(), (String, &str)> = headers.try_for_each(|path| {
-                    lacking.extend(
-                        self.look_at_header(path)?
-                            .lacks
-                            .map(|lacks| (path.clone(), lacks)),
-                    );
-                    Ok(())
-                });
+                };
+                let unfit = self.look_at_headers(headers, &mut lacking);
                 match unfit {
-                    Err((error, help)) => Err(Some(
-                        Mistake::new(format!("{}: {error}", planning.title))
-                            .at(path.span(), "")
-                            .help(help),
-                    )),
+                    Err((error, help)) => Err(Some(unfit_header(planning, path, &error, help))),
                     Ok(()) => Ok(paths),
                 }
             });
@@ -266,6 +296,65 @@ impl FileSourceSettings {
         good.then(|| FoundFiles {
             warnings: warnings(&lacking),
             ..FoundFiles::new(found)
+        })
+    }
+
+    /// Adds what the headers of these files lack.
+    fn look_at_headers(
+        &self,
+        paths: &[PathBuf],
+        lacking: &mut Vec<(PathBuf, String)>,
+    ) -> Result<(), (String, &'static str)> {
+        for path in paths {
+            let lacks = self.look_at_header(path)?.lacks;
+            lacking.extend(lacks.map(|lacks| (path.clone(), lacks)));
+        }
+        Ok(())
+    }
+
+    /// What is to be followed, and what there is to say about it.
+    fn plan_to_follow(&self, planning: &mut Planning<'_>, follow: &Follow) -> Option<FollowSource> {
+        let title = planning.title;
+        let is_compressed = |path: &&Spanned<String>| {
+            let of_name = Compression::of(Path::new(path.get_ref()));
+            self.compression.unwrap_or(of_name) != Compression::None
+        };
+        if let Some(path) = self.paths.iter().find(is_compressed) {
+            planning.mistakes.push(
+                Mistake::new(format!("{title} follows compressed files"))
+                    .at(follow.place.clone(), "")
+                    .at(path.span(), "")
+                    .help("only text can be read while it grows: read them without `follow`"),
+            );
+            return None;
+        }
+        let watched = self.paths.iter().map(|path| watched(planning, path));
+        let watched: Vec<Option<Watched>> = watched.collect();
+        let watched = watched.into_iter().collect::<Option<Vec<Watched>>>()?;
+        let mut warnings = Vec::new();
+        if planning.input_files != InputFiles::Replaced {
+            let mut lacking = Vec::new();
+            for (path, watched) in self.paths.iter().zip(&watched) {
+                let mut paths = list(&watched.folder, &watched.pattern).unwrap_or_default();
+                // A header that is not whole yet says nothing.
+                paths.retain(|path| Compression::of(path) == Compression::None && has_line(path));
+                if let Err((error, help)) = self.look_at_headers(&paths, &mut lacking) {
+                    let mistake = unfit_header(planning, path, &error, help);
+                    planning.mistakes.push(mistake);
+                    return None;
+                }
+            }
+            lacking.sort();
+            warnings = self::warnings(&lacking);
+            warnings.extend(follow::warnings(&watched));
+        }
+        Some(FollowSource {
+            watched,
+            folder: planning.folder.to_owned(),
+            format: self.rows.format.clone(),
+            start: follow.start,
+            must_be_text: self.compression.is_none(),
+            warnings,
         })
     }
 
@@ -306,6 +395,11 @@ impl SourceSettings for FileSourceSettings {
         &self.rows.columns
     }
 
+    /// Files that were rotated away have no more rows, and would hold back event time for ever.
+    fn idle_after_ms(&self) -> Option<i64> {
+        self.follow.as_ref().map(|_| FOLLOWED_IDLE_AFTER_MS)
+    }
+
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
         if let Some((pipe, place)) = self.pipe(planning.folder) {
             if self.paths.len() > 1 {
@@ -313,6 +407,15 @@ impl SourceSettings for FileSourceSettings {
                     Mistake::new(format!("{} reads a pipe and other files", planning.title))
                         .at(place, "")
                         .help("give the pipe a source of its own"),
+                );
+                return None;
+            }
+            if let Some(follow) = &self.follow {
+                planning.mistakes.push(
+                    Mistake::new(format!("{} follows a pipe", planning.title))
+                        .at(follow.place.clone(), "")
+                        .at(place, "")
+                        .help("a pipe is read until its writers close it: remove `follow`"),
                 );
                 return None;
             }
@@ -328,6 +431,10 @@ impl SourceSettings for FileSourceSettings {
                 format,
                 self.compression,
             )));
+        }
+        if let Some(follow) = &self.follow {
+            let source = self.plan_to_follow(planning, follow)?;
+            return Some(Box::new(source));
         }
         let patterns = self.paths.iter().map(Spanned::get_ref);
         let patterns = patterns.filter(|path| path.contains('*'));
@@ -371,7 +478,7 @@ impl SourceConnector for FileSource {
         self.format.clone()
     }
 
-    fn warnings(&self) -> &[String] {
+    fn warnings(&self) -> &[Noticed] {
         &self.warnings
     }
 
@@ -397,11 +504,11 @@ struct FoundFiles {
     paths: Vec<PathBuf>,
     /// The others of a file, of links to it.
     links: HashMap<PathBuf, Vec<PathBuf>>,
-    warnings: Vec<String>,
+    warnings: Vec<Noticed>,
 }
 
 /// A warning about each way in which headers lack fields.
-fn warnings(lacking: &[(PathBuf, String)]) -> Vec<String> {
+fn warnings(lacking: &[(PathBuf, String)]) -> Vec<Noticed> {
     let mut files: Vec<(&str, &Path, usize)> = Vec::new();
     for (path, lacks) in lacking {
         match files.iter().position(|(known, ..)| known == lacks) {
@@ -415,11 +522,19 @@ fn warnings(lacking: &[(PathBuf, String)]) -> Vec<String> {
         1 => format!("{} and another file: {lacks}", shown(path)),
         _ => format!("{} and {more} other files: {lacks}", shown(path)),
     };
-    files.into_iter().map(warning).collect()
+    let noticed = |what| Noticed {
+        what,
+        help: "name the field as the header does, or give the header's name in `names`; if files \
+               need not have the column, all is well",
+    };
+    files.into_iter().map(warning).map(noticed).collect()
 }
 
 /// For so many different headers.
 const WARNINGS_MAX: usize = 5;
+
+/// After how long without rows a followed file is idle, if the pipeline's file does not say.
+const FOLLOWED_IDLE_AFTER_MS: i64 = 30_000;
 
 impl FoundFiles {
     fn new(all: Vec<PathBuf>) -> Self {
@@ -490,11 +605,8 @@ fn matches(
     }
     let (folder, pattern) = split(planning.folder, text);
     let pattern = pattern.as_str();
-    if text.len() > pattern.len() && text[..text.len() - pattern.len()].contains('*') {
-        return Err(Some(
-            mistake(format!("{title}: `{text}` has a `*` in a folder's name"))
-                .help("only the last part of a path can have one: \"events/*.jsonl\""),
-        ));
+    if let Some(mistake) = star_in_folder(title, written) {
+        return Err(Some(mistake));
     }
     let user = FileUser::new(format!("{title} reads it"), place.clone());
     planning.files.reads_pattern(user, &folder, pattern);
@@ -502,12 +614,8 @@ fn matches(
         return Ok(Vec::new());
     }
     let shown = here_if_empty(&folder).display();
-    let paths = list(&folder, pattern).map_err(|error| {
-        mistake(format!(
-            "{title} cannot look for `{pattern}` in {shown}: {error}"
-        ))
-        .help("paths are relative to the pipeline's file")
-    })?;
+    let paths = list(&folder, pattern)
+        .map_err(|error| cannot_look(title, written, pattern, &folder, &error))?;
     let mut links = paths.iter().filter(|path| !path.exists());
     if let Some(link) = links.next() {
         return Err(Some(
@@ -525,6 +633,88 @@ fn matches(
         ));
     }
     Ok(paths)
+}
+
+fn star_in_folder(title: &str, written: &Spanned<String>) -> Option<Mistake> {
+    let text = written.get_ref();
+    let (folder, _) = text.rsplit_once('/')?;
+    folder.contains('*').then(|| {
+        Mistake::new(format!("{title}: `{text}` has a `*` in a folder's name"))
+            .at(written.span(), "")
+            .help("only the last part of a path can have one: \"events/*.jsonl\"")
+    })
+}
+
+fn cannot_look(
+    title: &str,
+    written: &Spanned<String>,
+    pattern: &str,
+    folder: &Path,
+    error: &std::io::Error,
+) -> Mistake {
+    let shown = here_if_empty(folder).display();
+    Mistake::new(format!(
+        "{title} cannot look for `{pattern}` in {shown}: {error}"
+    ))
+    .at(written.span(), "")
+    .help("paths are relative to the pipeline's file")
+}
+
+fn unfit_header(
+    planning: &Planning<'_>,
+    path: &Spanned<String>,
+    error: &str,
+    help: &str,
+) -> Mistake {
+    Mistake::new(format!("{}: {error}", planning.title))
+        .at(path.span(), "")
+        .help(help)
+}
+
+/// A path whose files are followed: they need not be there yet, but their folder has to.
+/// `None` means that a mistake was reported.
+fn watched(planning: &mut Planning<'_>, written: &Spanned<String>) -> Option<Watched> {
+    let title = planning.title;
+    let text = written.get_ref();
+    if let Some(mistake) = star_in_folder(title, written) {
+        planning.mistakes.push(mistake);
+        return None;
+    }
+    let (folder, pattern) = split(planning.folder, text);
+    let user = FileUser::new(format!("{title} reads it"), written.span());
+    let path = folder.join(&pattern);
+    match pattern.contains('*') {
+        true => planning.files.reads_pattern(user, &folder, &pattern),
+        false => planning.files.reads(user, &path),
+    }
+    if planning.input_files != InputFiles::Replaced {
+        let mistake = match read_folder(&folder) {
+            Err(error) => Some(cannot_look(title, written, &pattern, &folder, &error)),
+            Ok(_) if !pattern.contains('*') && path.is_dir() => {
+                let mistake = format!("{title} follows {}, which is a folder", path.display());
+                Some(Mistake::new(mistake).at(written.span(), "").help(format!(
+                    "name its files: \"{}/*.jsonl\"",
+                    text.trim_end_matches('/')
+                )))
+            }
+            Ok(_) => None,
+        };
+        if let Some(mistake) = mistake {
+            planning.mistakes.push(mistake);
+            return None;
+        }
+    }
+    Some(Watched { folder, pattern })
+}
+
+/// Whether a file has the end of a line that is not very long.
+fn has_line(path: &Path) -> bool {
+    let start = File::open(path).and_then(|file| {
+        let mut start = Vec::new();
+        file.take(HEADER_BYTES as u64).read_to_end(&mut start)?;
+        Ok(start)
+    });
+    start.is_ok_and(|start| start.contains(&b'\n'))
 }
 
 /// The folder of a pattern, and the pattern of names in it.

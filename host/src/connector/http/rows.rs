@@ -57,7 +57,7 @@ pub fn cut(
             let whole = Piece {
                 data: body,
                 spans,
-                broken: None,
+                ..Piece::default()
             };
             Ok(split(whole).collect())
         }
@@ -70,12 +70,13 @@ fn split(whole: Piece) -> impl Iterator<Item = Piece> {
         data,
         spans,
         broken,
+        ..
     } = whole;
     let mut pieces: Vec<Piece> = match spans.len() {
         0..=PIECE_ROWS => vec![Piece {
             data,
             spans,
-            broken: None,
+            ..Piece::default()
         }],
         _ => spans
             .chunks(PIECE_ROWS)
@@ -86,7 +87,7 @@ fn split(whole: Piece) -> impl Iterator<Item = Piece> {
                 Piece {
                     data: data[from as usize..to as usize].to_vec(),
                     spans: moved.collect(),
-                    broken: None,
+                    ..Piece::default()
                 }
             })
             .collect(),
