@@ -2,7 +2,8 @@
 //! of its file, whatever becomes of the file, and whenever the host is killed.
 //!
 //! `SLUICEBOX_KILLS` is how often it is killed, and `SLUICEBOX_SEED` repeats random choices,
-//! though not exact times.
+//! though not exact times. `SLUICEBOX_HOST` is the binary to kill; the default is the one that
+//! was just built.
 
 /// Signals to a running host.
 #[path = "common/signal.rs"]
@@ -91,7 +92,9 @@ impl Following {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+        let built = env!("CARGO_BIN_EXE_sluicebox");
+        let host = std::env::var("SLUICEBOX_HOST").unwrap_or(built.to_owned());
+        let mut command = Command::new(host);
         command
             .args(arguments)
             .arg("following.toml")

@@ -11,12 +11,14 @@ use super::reader::{ConfigValue, Table};
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::schema::DataType;
 use crate::suggest;
-use crate::timestamp;
+use crate::timestamp::{self, TimestampFormat};
 
 /// The format of a source's rows, and their columns.
 #[derive(Debug)]
 pub struct WrittenRows {
     pub format: RowFormat,
+    /// Whether the rows are in Parquet. The format is that of rows that take their place.
+    pub is_parquet: bool,
     pub columns: Vec<DeclaredColumn>,
 }
 
@@ -25,6 +27,7 @@ pub enum FormatKind {
     Json,
     Csv,
     Raw,
+    Parquet,
 }
 
 /// What differs between kinds of sources.
@@ -33,19 +36,31 @@ pub struct Formats {
     pub has_header: bool,
     /// The one field that a raw row may be, as in the pipeline's file.
     pub raw_fields: &'static str,
+    /// What there may be, as `format` names it.
+    pub kinds: &'static [(&'static str, FormatKind)],
 }
 
 /// Rows that follow one another in text.
 pub const TEXT: Formats = Formats {
     has_header: true,
+    kinds: &[
+        ("json", FormatKind::Json),
+        ("csv", FormatKind::Csv),
+        ("raw", FormatKind::Raw),
+    ],
     raw_fields: "`fields = { line = \"utf8\" }` or `\"bytes\"`",
 };
 
-const NAMES: &[(&str, FormatKind)] = &[
-    ("json", FormatKind::Json),
-    ("csv", FormatKind::Csv),
-    ("raw", FormatKind::Raw),
-];
+/// Rows in files.
+pub const FILES: Formats = Formats {
+    kinds: &[
+        ("json", FormatKind::Json),
+        ("csv", FormatKind::Csv),
+        ("raw", FormatKind::Raw),
+        ("parquet", FormatKind::Parquet),
+    ],
+    ..TEXT
+};
 
 /// Separates the fields of CSV by default.
 const DELIMITER: u8 = b',';
@@ -58,7 +73,9 @@ pub fn read_rows(
     mistakes: &mut Diagnostics,
 ) -> Option<WrittenRows> {
     let given = match (table.optional("format"), implied) {
-        (Some(value), _) => value.choice(NAMES, mistakes).map(Spanned::into_inner),
+        (Some(value), _) => value
+            .choice(formats.kinds, mistakes)
+            .map(Spanned::into_inner),
         (None, Some(implied)) => Some(implied),
         (None, None) => {
             mistakes.push(
@@ -74,12 +91,10 @@ pub fn read_rows(
     let csv = csv_value
         .and_then(|value| value.table(mistakes))
         .map(|table| read_csv(table, formats.has_header, mistakes));
-    if let (Some(kind @ (FormatKind::Json | FormatKind::Raw)), Some(place)) = (given, csv_key) {
-        let name = if kind == FormatKind::Json {
-            "json"
-        } else {
-            "raw"
-        };
+    if let (Some(kind), Some(place)) = (given.filter(|kind| *kind != FormatKind::Csv), csv_key) {
+        let kinds = formats.kinds.iter();
+        let name = kinds.clone().find(|(_, other)| *other == kind);
+        let name = name.map_or("json", |(name, _)| *name);
         mistakes.push(
             Mistake::new(format!(
                 "{} has `csv` settings, and its format is {name}",
@@ -99,9 +114,12 @@ pub fn read_rows(
     if let (Some(FormatKind::Raw), Some(columns)) = (given, &columns) {
         check_raw(table, columns, formats, mistakes);
     }
+    if let (Some(FormatKind::Parquet), Some(columns)) = (given, &columns) {
+        check_parquet(table, columns, mistakes);
+    }
     let names = table.optional("names");
     let format = match given? {
-        FormatKind::Json => Format::Json,
+        FormatKind::Json | FormatKind::Parquet => Format::Json,
         FormatKind::Csv => Format::Csv(csv.unwrap_or(CsvFormat {
             header: formats.has_header,
             delimiter: DELIMITER,
@@ -120,6 +138,7 @@ pub fn read_rows(
             timestamp_formats: timestamps.cloned().collect(),
             names,
         },
+        is_parquet: given == Some(FormatKind::Parquet),
         columns,
     })
 }
@@ -249,6 +268,21 @@ fn check_raw(
         )
         .help(format!("write {}", formats.raw_fields)),
     );
+}
+
+/// Checks that no time has a format: Parquet has its own.
+fn check_parquet(table: &Table, columns: &[DeclaredColumn], mistakes: &mut Diagnostics) {
+    for column in columns {
+        let mut formats = column.timestamp_formats.iter();
+        if formats.any(|format| *format != TimestampFormat::default()) {
+            let message = format!(
+                "{} has the format parquet, in which times have no other format",
+                table.owner()
+            );
+            let mistake = Mistake::new(message).at(column.place.clone(), "");
+            mistakes.push(mistake.help("write `timestamp`: the file says which unit it has"));
+        }
+    }
 }
 
 /// Reads the names that fields have in the bytes, which must differ.

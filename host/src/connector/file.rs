@@ -28,6 +28,8 @@ mod numbered;
 mod parquet;
 /// Reads standard input and other pipes.
 pub mod pipe;
+/// Reads Parquet.
+mod parquet_source;
 /// A file under its temporary name.
 mod part;
 /// Writes text formats into numbered files.

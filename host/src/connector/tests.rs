@@ -6,6 +6,8 @@ mod edited;
 mod faults;
 /// A connector that only this test has.
 mod own;
+/// Parquet of other programs.
+mod parquet;
 /// Files that are renamed between runs.
 mod renamed;
 /// Numbered files of sinks.

@@ -42,7 +42,7 @@ const BEGINNINGS: [(&[u8], &str, &str); 15] = [
     (b"\x02\x21\x4C\x18", "lz4", DECOMPRESS),
     (b"7z\xBC\xAF\x27\x1C", "7z", DECOMPRESS),
     (b"\xFF\x06\0\0sNaPpY", "snappy", DECOMPRESS),
-    (b"PAR1", "Parquet", NOT_READ),
+    (b"PAR1", "Parquet", "write `format = \"parquet\"`"),
     (b"Obj\x01", "Avro", NOT_READ),
     (b"ARROW1\0\0", "Arrow", NOT_READ),
     (b"\xFF\xFE\0\0", "UTF-32", CONVERT),

@@ -45,6 +45,9 @@ use crate::source::{
     Arrival, Noticed, Pending, SourceConnector, SourceContext, SourceError, SourceInput,
 };
 
+/// For the placement, all files are one partition.
+const ALL: usize = 0;
+
 /// How often folders and files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -209,8 +212,7 @@ impl FollowInput {
             reads: 0,
             context: context.clone(),
         };
-        // Another task has them all.
-        if context.placement.task > 0 {
+        if !context.placement.has_partition(ALL) {
             return Ok(input);
         }
         input.files = restored::find(|| input.list(Extent::All), &input.folder, context)?;
@@ -437,10 +439,7 @@ impl FollowInput {
     /// to say. May be dropped while it waits.
     async fn next_of(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
         loop {
-            if self.context.placement.task > 0 {
-                if !std::mem::replace(&mut self.is_reported, true) {
-                    return Ok(Arrival::Partitions);
-                }
+            if !self.context.placement.has_partition(ALL) {
                 return Ok(Arrival::Over);
             }
             if self.look_at <= Instant::now() {
@@ -527,8 +526,7 @@ impl FollowInput {
             return;
         }
         let open = self.files.iter_mut().filter(|file| file.growing.is_some());
-        // What is in memory of one that was cut is nowhere else.
-        let closable = open.filter(|file| !file.is_cut());
+        let closable = open.filter(|file| file.can_be_opened());
         if let Some(file) = closable.min_by_key(|file| (file.is_behind, file.read_last)) {
             file.close();
         }
@@ -544,7 +542,7 @@ impl FollowInput {
             return;
         }
         let others = self.files.iter_mut().enumerate();
-        let others = others.filter(|(other, file)| *other != index && !file.is_cut());
+        let others = others.filter(|(other, file)| *other != index && file.can_be_opened());
         if let Some((_, file)) = others.max_by_key(|(_, file)| unfinished(file)) {
             file.close();
         }

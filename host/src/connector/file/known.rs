@@ -18,7 +18,7 @@ use super::digest;
 use super::mark::{FileId, FileMark, Head, LinkNames};
 use super::opened::{Changed, Compression, OpenedFile};
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, SourceSnapshot};
+use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, SourceSnapshot};
 use crate::paths::{identity, link_name_in, name_in, shown};
 use crate::source::{LeftPartition, SourceContext, SourceError};
 
@@ -33,6 +33,8 @@ pub(super) struct SourceFile {
     /// Its other names, now and in the checkpoint.
     pub links: LinkNames,
     compression: Compression,
+    /// Whether it never changes, and is known by its length and its end.
+    is_whole: bool,
     /// Which file it was when it was compared with the checkpoint.
     id: Option<FileId>,
     /// What the checkpoint has of it, perhaps under another name.
@@ -55,6 +57,7 @@ impl SourceFile {
         links: &HashMap<PathBuf, Vec<PathBuf>>,
         folder: &Path,
         compression: Option<Compression>,
+        is_whole: bool,
     ) -> Vec<Self> {
         let folder = identity(folder);
         let files = paths.iter().map(|path| {
@@ -67,6 +70,7 @@ impl SourceFile {
                 links: LinkNames::of(others.map(String::as_str)),
                 name: name.into(),
                 compression: compression.unwrap_or_else(|| Compression::of(path)),
+                is_whole,
                 id: None,
                 restored: None,
             }
@@ -75,7 +79,7 @@ impl SourceFile {
     }
 
     pub fn open(&self, context: &SourceContext) -> Result<OpenedFile, SourceError> {
-        let opened = OpenedFile::open(&self.path, self.compression);
+        let opened = self.opened();
         let opened = opened.map_err(|cause| self.cannot_read(&cause, context))?;
         if self.id.is_some_and(|id| !id.is(opened.id())) {
             let what = format!("cannot read {}", shown(&self.path));
@@ -83,6 +87,10 @@ impl SourceFile {
             return Err(context.failed(what, cause, Fault::OUTSIDE));
         }
         Ok(opened)
+    }
+
+    fn opened(&self) -> io::Result<OpenedFile> {
+        OpenedFile::open_as(&self.path, self.compression, self.is_whole)
     }
 
     /// Whether it still has what was read of a file.
@@ -94,7 +102,8 @@ impl SourceFile {
         let Some(mark) = &known.mark else {
             return Ok(true);
         };
-        let same = OpenedFile::open(&self.path, self.compression)
+        let same = self
+            .opened()
             .and_then(|mut file| file.is_same(&mark.read, known.snapshot.position.offset));
         same.map_err(|cause| self.cannot_read(&cause, context))
     }
@@ -106,7 +115,7 @@ impl SourceFile {
     /// The first bytes of its text. What is wrong with them, opening the file tells.
     fn start(&self) -> Vec<u8> {
         let mut start = Vec::new();
-        if let Ok(mut file) = OpenedFile::open(&self.path, self.compression) {
+        if let Ok(mut file) = self.opened() {
             let _ = file.read(digest::BYTES as usize, &mut start);
         }
         start
@@ -115,7 +124,7 @@ impl SourceFile {
     /// Whether its text seems to be that of a file that begins alike.
     fn has_text_of(&self, known: &KnownFile<'_>) -> bool {
         let has = |mark: &FileMark| {
-            let mut file = OpenedFile::open(&self.path, self.compression).ok()?;
+            let mut file = self.opened().ok()?;
             file.has_text_of(&mark.read, known.snapshot.position.offset)
                 .ok()
         };
@@ -160,7 +169,8 @@ impl<'a> KnownFile<'a> {
     }
 
     fn has_rows(&self) -> bool {
-        self.snapshot.position.rows.is_none_or(|rows| rows > 0)
+        let Position { rows, offset, .. } = self.snapshot.position;
+        rows.unwrap_or(offset) > 0
     }
 }
 
@@ -341,11 +351,11 @@ impl Matching<'_> {
             }) {
                 let link = &self.files[at].name;
                 return Err(self.refuse(format!(
-                    "{link} was another name of {now} (a link), of which {} bytes were read before \
+                    "{link} was another name of {now} (a link), of which {} were read before \
                      the checkpoint, and is a file of its own now, so that its rows would be read \
                      twice: make it a link again (`ln -f`), or put it elsewhere; if its rows are \
                      new, give it another name, or {}",
-                    position.offset,
+                    amount(*position),
                     letting_go(&self.context.node, name, self.context)
                 )));
             }
@@ -360,7 +370,8 @@ impl Matching<'_> {
         let mut told = Vec::new();
         for &index in &self.renamed {
             let known = &self.known[index];
-            let (name, offset) = (&known.snapshot.name, known.snapshot.position.offset);
+            let PartitionSnapshot { name, position, .. } = known.snapshot;
+            let (read, unit, offset) = (amount(*position), unit(*position), position.offset);
             let Some(now) = known.found.map(|file| &self.files[file].name) else {
                 continue;
             };
@@ -369,7 +380,7 @@ impl Matching<'_> {
                 Some(file) if !self.is_taken[file] => {
                     if known.has_rows() && self.files[file].has_read_of(known, self.context)? {
                         return Err(self.refuse(format!(
-                            "{now} is the file of which {offset} bytes were read before the \
+                            "{now} is the file of which {read} were read before the \
                              checkpoint as {name}, and the file that is {name} now begins with the \
                              same bytes, as a copy does: put one of the two elsewhere, or {}",
                             letting_go(node, name, self.context)
@@ -379,7 +390,7 @@ impl Matching<'_> {
                 }
                 _ => {}
             }
-            told.push(format!("{line}; it is read on from byte {offset}"));
+            told.push(format!("{line}; it is read on from {unit} {offset}"));
         }
         for line in told.iter().take(SHOWN) {
             tracing::info!("source `{node}`: {line}");
@@ -459,7 +470,7 @@ impl Matching<'_> {
         for ((LeftPartition { source, snapshot }, known), copy) in
             left.iter().zip(&known).zip(copies)
         {
-            let offset = snapshot.position.offset;
+            let read = amount(snapshot.position);
             let letting_go = letting_go(source, &snapshot.name, self.context);
             let is_named = |file: &SourceFile| *file.name == *snapshot.name;
             let new = (0..self.files.len()).filter(|at| !self.is_taken[*at]);
@@ -470,8 +481,8 @@ impl Matching<'_> {
                             && file.has_read_of(known, self.context)?)
                 {
                     return Err(self.refuse(format!(
-                        "source `{source}`, which does not read {} any more, had read {offset} \
-                         bytes of it before the checkpoint, so that its rows would be read twice: \
+                        "source `{source}`, which does not read {} any more, had read {read} \
+                         of it before the checkpoint, so that its rows would be read twice: \
                          have `{source}` read it again, or {letting_go}",
                         file.name
                     )));
@@ -480,7 +491,7 @@ impl Matching<'_> {
             if let Some(copy) = copy {
                 let (name, copy) = (&snapshot.name, &self.files[copy].name);
                 return Err(self.refuse(format!(
-                    "{copy} begins with the {offset} bytes that source `{source}` had read of \
+                    "{copy} begins with the {read} that source `{source}` had read of \
                      {name} before the checkpoint, and does not read any more, so that {copy} is \
                      perhaps a copy whose rows would be read twice: if it is, put it elsewhere, or \
                      give `{source}` the file {name} again; if its rows are new, {letting_go}"
@@ -567,7 +578,7 @@ impl Matching<'_> {
         copy: Option<&str>,
     ) -> SourceError {
         let PartitionSnapshot { name, position, .. } = known.snapshot;
-        let (path, offset) = (shown(&file.path), position.offset);
+        let (path, offset, read) = (shown(&file.path), position.offset, amount(*position));
         let is_renamed = *file.name != **name;
         let path = match is_renamed {
             true => format!("{path}, which was {name},"),
@@ -575,16 +586,16 @@ impl Matching<'_> {
         };
         let size = file.path.metadata().map_or(0, |metadata| metadata.len());
         let what = match file.compression {
-            Compression::None if size < offset => format!(
-                "{path} is shorter than the {offset} bytes that were read of it before the \
+            Compression::None if !file.is_whole && size < offset => format!(
+                "{path} is shorter than the {read} that were read of it before the \
                  checkpoint"
             ),
             _ if is_renamed => format!(
-                "{path} has been changed in the {offset} bytes that were read of it before the \
+                "{path} has been changed in the {read} that were read of it before the \
                  checkpoint"
             ),
             _ => format!(
-                "{path} is another file than the one of which {offset} bytes were read before the \
+                "{path} is another file than the one of which {read} were read before the \
                  checkpoint"
             ),
         };
@@ -604,11 +615,11 @@ impl Matching<'_> {
     fn is_copy(&self, known: &KnownFile<'_>, copy: &str) -> SourceError {
         let PartitionSnapshot { name, position, .. } = known.snapshot;
         self.refuse(format!(
-            "{copy} begins with the {} bytes that were read of {name} before the checkpoint, and \
+            "{copy} begins with the {} that were read of {name} before the checkpoint, and \
              {name} is gone, so that {copy} is perhaps a copy whose rows would be read twice: if it \
              is, give it the name {name} again, compressed if and as that was, or put it elsewhere; \
              if its rows are new, put {name} back beside it, or {}",
-            position.offset,
+            amount(*position),
             letting_go(&self.context.node, name, self.context)
         ))
     }
@@ -622,11 +633,7 @@ pub(super) fn is_missing(
     context: &SourceContext,
 ) -> SourceError {
     let PartitionSnapshot { name, position, .. } = known;
-    // Offsets in a pipe are rows.
-    let unit = match position.rows {
-        Some(_) => "byte",
-        None => "row",
-    };
+    let unit = unit(*position);
     let message = format!(
         "the checkpoint had read {name} up to {unit} {}, and it is not among the files to read any \
          more: {put_back}, or {}",
@@ -634,6 +641,19 @@ pub(super) fn is_missing(
         letting_go(&context.node, name, context)
     );
     context.refuse(message, Fault::OUTSIDE_LASTING)
+}
+
+/// What offsets count: rows in a pipe, and in Parquet.
+fn unit(position: Position) -> &'static str {
+    match position.rows {
+        Some(_) => "byte",
+        None => "row",
+    }
+}
+
+/// How much was read.
+fn amount(position: Position) -> String {
+    format!("{} {}s", position.offset, unit(position))
 }
 
 /// What one can do about a file that is to be read as a new one. `source` knows it.

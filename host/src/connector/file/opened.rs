@@ -77,6 +77,8 @@ pub(super) struct OpenedFile {
     offset: u64,
     /// Bytes on the disk that were read.
     pub taken: u64,
+    /// Whether it is known by its length and its end, since it never changes.
+    is_whole: bool,
     text: Option<Text<DiskFile>>,
 }
 
@@ -86,7 +88,8 @@ struct Place {
     path: PathBuf,
     id: FileId,
     seen: Seen,
-    /// A digest of its first bytes on the disk, and how many they are.
+    /// A digest of its first bytes on the disk, and how many they are: of the last of all
+    /// bytes, if it never changes.
     first: (String, u64),
 }
 
@@ -119,6 +122,11 @@ pub(super) struct Counted<R> {
 
 impl OpenedFile {
     pub fn open(path: &Path, compression: Compression) -> io::Result<Self> {
+        OpenedFile::open_as(path, compression, false)
+    }
+
+    /// `is_whole` says that it never changes, and is known by its length and its end.
+    pub fn open_as(path: &Path, compression: Compression, is_whole: bool) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
@@ -126,7 +134,10 @@ impl OpenedFile {
                 "it is a folder; name the files in it, as in `*.jsonl`",
             ));
         }
-        let first = metadata.len().min(digest::BYTES);
+        let first = match is_whole {
+            true => metadata.len(),
+            false => metadata.len().min(digest::BYTES),
+        };
         let place = Place {
             path: path.to_owned(),
             id: FileId::of(&metadata),
@@ -144,6 +155,7 @@ impl OpenedFile {
             size: metadata.len(),
             offset: 0,
             taken: 0,
+            is_whole,
             text: Some(Text::of(disk, compression, !is_device(path))?),
         })
     }
@@ -228,7 +240,7 @@ impl OpenedFile {
     /// compressed file's first bytes and how many they are. An error if it is not the
     /// file any more that was opened.
     pub fn digest(&mut self, offset: u64) -> io::Result<String> {
-        if self.compression != Compression::None {
+        if self.is_known_by_bytes() {
             let (first, bytes) = &self.place.first;
             return Ok(format!("{first}@{bytes}"));
         }
@@ -245,6 +257,16 @@ impl OpenedFile {
         }
     }
 
+    /// Whether it is known by bytes on the disk, wherever it was read to.
+    fn is_known_by_bytes(&self) -> bool {
+        self.is_whole || self.is_compressed()
+    }
+
+    /// Opens it once more, if it is still as it was.
+    pub fn reopen(&self) -> io::Result<File> {
+        self.place.open(self.size)
+    }
+
     /// Whether nothing has changed in it since a checkpoint with this mark was made.
     pub fn is_as(&self, mark: &FileMark) -> bool {
         let is_it = mark.file.is_some_and(|file| file.is(self.id()));
@@ -253,24 +275,25 @@ impl OpenedFile {
 
     /// Whether it is still the file of which this digest was taken.
     pub fn is_same(&mut self, then: &str, offset: u64) -> io::Result<bool> {
-        let is_compressed = self.compression != Compression::None;
         let Some((of_first, first)) = then.split_once('@') else {
-            let is_long = !is_compressed && offset <= self.size;
+            let is_long = !self.is_known_by_bytes() && offset <= self.size;
             return Ok(is_long && self.digest(offset)? == then);
         };
         let first = first.parse().unwrap_or(u64::MAX);
-        let is_long = is_compressed && first <= self.size;
+        let is_long = match self.is_whole {
+            true => first == self.size,
+            false => self.is_compressed() && first <= self.size,
+        };
         Ok(is_long && digest(&File::open(self.path())?, first)? == of_first)
     }
 
     /// Whether it seems to have the text of which this digest was taken, perhaps
     /// compressed in another way.
     pub fn has_text_of(&mut self, then: &str, offset: u64) -> io::Result<bool> {
-        let is_compressed = self.compression != Compression::None;
-        if then.contains('@') == is_compressed {
+        if self.is_whole || then.contains('@') == self.is_compressed() {
             return self.is_same(then, offset);
         }
-        if !is_compressed {
+        if !self.is_compressed() {
             // There is no digest of the end of a compressed text.
             return Ok(self.size == offset);
         }

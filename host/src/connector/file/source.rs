@@ -15,12 +15,13 @@ use super::follow::{self, FollowSource, Start, Watched};
 use super::input::{FileInput, FirstLine, HEADER_BYTES, first_line};
 use super::known::{SourceFile, not_among, recognize};
 use super::opened::Compression;
+use super::parquet_source::{self, ParquetInput};
 use super::pipe::{Pipe, PipeSource};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, SourceSnapshot};
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
-use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
+use crate::config::format::{FILES, FormatKind, WrittenRows, extension, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, InputFiles, Planning};
 use crate::decode::{Decoder, Header, check_header_start};
@@ -65,6 +66,7 @@ pub struct FileSource {
     format: RowFormat,
     /// Absent: by the names of the files.
     compression: Option<Compression>,
+    pub is_parquet: bool,
     recognized: Mutex<Option<Recognized>>,
     /// What headers lack.
     warnings: Vec<Noticed>,
@@ -99,13 +101,20 @@ impl FileSource {
             folder,
             format,
             compression,
+            is_parquet: false,
             recognized: Mutex::default(),
             warnings: Vec::new(),
         }
     }
 
     fn all(&self) -> Vec<SourceFile> {
-        SourceFile::all(&self.paths, &self.links, &self.folder, self.compression)
+        // Parquet is compressed in itself.
+        let compression = match self.is_parquet {
+            true => Some(Compression::None),
+            false => self.compression,
+        };
+        let (paths, links, folder) = (&self.paths, &self.links, &self.folder);
+        SourceFile::all(paths, links, folder, compression, self.is_parquet)
     }
 
     fn find(&self, context: &SourceContext) -> Result<Found, SourceError> {
@@ -194,6 +203,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
             |path| match extension(Compression::uncompressed(path.get_ref())) {
                 "json" | "jsonl" | "ndjson" => Some(FormatKind::Json),
                 "csv" => Some(FormatKind::Csv),
+                "parquet" => Some(FormatKind::Parquet),
                 _ => None,
             },
         );
@@ -203,7 +213,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     } else {
         implied
     };
-    let rows = read_rows(table, implied, &TEXT, mistakes);
+    let rows = read_rows(table, implied, &FILES, mistakes);
     Some(Box::new(FileSourceSettings {
         paths: path?,
         compression: compression.map(Spanned::into_inner),
@@ -312,6 +322,29 @@ impl FileSourceSettings {
         Ok(())
     }
 
+    /// Whether what is to be read can be Parquet. If not, that was reported.
+    fn may_be_parquet(&self, planning: &mut Planning<'_>) -> bool {
+        let title = planning.title;
+        let mut mistake = |what: &str, place: Span, help: &str| {
+            let mistake = Mistake::new(format!("{title} {what}")).at(place, "");
+            planning.mistakes.push(mistake.help(help));
+        };
+        let place = self.paths.first().map(Spanned::span).unwrap_or_default();
+        if let Some((_, place)) = self.pipe(planning.folder) {
+            let help = "what is where is said at a file's end: give it the path of a file";
+            mistake("reads Parquet from a pipe", place, help);
+        } else if let Some(follow) = &self.follow {
+            let help = "a file of Parquet is complete when it can be read: remove `follow`";
+            mistake("follows files of Parquet", follow.place.clone(), help);
+        } else if self.compression.is_some_and(|it| it != Compression::None) {
+            let help = "Parquet is compressed in itself: remove `compression`";
+            mistake("has a `compression`, and reads Parquet", place, help);
+        } else {
+            return true;
+        }
+        false
+    }
+
     /// What is to be followed, and what there is to say about it.
     fn plan_to_follow(&self, planning: &mut Planning<'_>, follow: &Follow) -> Option<FollowSource> {
         let title = planning.title;
@@ -362,6 +395,16 @@ impl FileSourceSettings {
     /// that can be seen at the file's beginning.
     fn look_at_header(&self, path: &Path) -> Result<Header, (String, &'static str)> {
         let format = &self.rows.format;
+        if self.rows.is_parquet {
+            let fields = self.rows.columns.iter().map(|column| column.field.clone());
+            let checked = parquet_source::check(path, format, &Schema::new(fields.collect()));
+            let help = "name the fields as the file does, or give its names in `names`; a field \
+                        that may be missing has a `?` behind its type";
+            return match checked {
+                Ok(()) => Ok(Header::default()),
+                Err(wrong) => Err((format!("{}: {wrong}", shown(path)), help)),
+            };
+        }
         if !matches!(&format.format, Format::Csv(csv) if csv.header) {
             return Ok(Header::default());
         }
@@ -401,6 +444,9 @@ impl SourceSettings for FileSourceSettings {
     }
 
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
+        if self.rows.is_parquet && !self.may_be_parquet(planning) {
+            return None;
+        }
         if let Some((pipe, place)) = self.pipe(planning.folder) {
             if self.paths.len() > 1 {
                 planning.mistakes.push(
@@ -447,6 +493,7 @@ impl SourceSettings for FileSourceSettings {
             patterns: patterns.map(|path| split(planning.folder, path)).collect(),
             links,
             warnings,
+            is_parquet: self.rows.is_parquet,
             ..FileSource::new(
                 paths,
                 planning.folder.to_owned(),
@@ -463,7 +510,10 @@ impl SourceConnector for FileSource {
         let paths = self.paths.iter().map(|path| shown(path));
         Description {
             connector: KIND.name,
-            format: Some(self.format.format.name()),
+            format: Some(match self.is_parquet {
+                true => "parquet",
+                false => self.format.format.name(),
+            }),
             lines: vec![show_files(&self.paths)],
             settings: json!({ "paths": Vec::from_iter(paths) }),
             ..Description::default()
@@ -485,6 +535,13 @@ impl SourceConnector for FileSource {
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let Found { files, absent } = self.find(context)?;
+            if self.is_parquet {
+                let mut input = ParquetInput::open(&files, &self.format, context)?;
+                if context.placement.task == 0 {
+                    input.absent = absent;
+                }
+                return Ok(Box::new(input) as Box<dyn SourceInput>);
+            }
             let mut input = FileInput::open(&files, &self.format, self.compression, context)?;
             if context.placement.task == 0 {
                 input.absent = absent;

@@ -11,7 +11,7 @@ use super::keys::{Owned, read_connection, read_topic};
 use super::subscription::{KafkaColumn, KafkaStart, Subscription};
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::format::{FormatKind, Formats, WrittenRows, read_instant, read_rows};
+use crate::config::format::{FormatKind, Formats, TEXT, WrittenRows, read_instant, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::format::{Format, RowFormat};
@@ -68,6 +68,7 @@ const COLUMNS: &[(&str, KafkaColumn)] = &[
 const FORMATS: Formats = Formats {
     has_header: false,
     raw_fields: "`fields = { payload = \"bytes\" }` or `\"utf8\"`; `metadata` adds others",
+    ..TEXT
 };
 
 const DISCOVER_EVERY_MS: u64 = 30_000;

@@ -233,6 +233,54 @@ fn through_parquet(batch: &Batch) -> (Vec<ArrayRef>, Fields) {
     (read.columns().to_vec(), read.schema().fields().clone())
 }
 
+/// Writes the rows to a Parquet file and reads them back with the source, which is stopped
+/// behind so many rows, and goes on from there.
+async fn through_a_source_of_parquet(batch: &Batch, cut: Option<usize>) -> Vec<ArrayRef> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = write_file(batch, SinkFormat::Parquet, folder.path());
+    let mut source = FileSource::new(vec![path], PathBuf::new(), Format::Json.into(), None);
+    source.is_parquet = true;
+    let plan = SourcePlan {
+        event_time: EventTime::Ingestion,
+        on_error: OnError::Fail,
+        ..plan(source)
+    };
+    let context = SourceContext {
+        schema: batch.schema.clone(),
+        ..context(cut.unwrap_or(4_096))
+    };
+    let mut reader = SourceReader::open(&plan, context.clone())
+        .await
+        .expect("it is readable");
+    let mut batches = Vec::new();
+    while let Some(pulled) = reader.next().await.expect("it is readable") {
+        let rows = pulled
+            .elements
+            .into_iter()
+            .filter_map(|element| match element {
+                Element::Batch(batch) => Some(batch),
+                _ => None,
+            });
+        batches.extend(rows);
+        if cut.is_some() {
+            let context = SourceContext {
+                restored: Arc::new([reader.snapshot()]),
+                ..context.clone()
+            };
+            reader = SourceReader::open(&plan, context)
+                .await
+                .expect("it is readable");
+            // What is restored is told first.
+            reader.next().await.expect("it is readable");
+        }
+    }
+    let columns = (0..batch.columns.len()).map(|index| {
+        let parts: Vec<&dyn Array> = batches.iter().map(|part| &*part.columns[index]).collect();
+        arrow_select::concat::concat(&parts).expect("parts of one column")
+    });
+    columns.collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -262,6 +310,10 @@ proptest! {
                     prop_assert_eq!(&read, &batch.columns, "{}", how);
                 }
             }
+        }
+        for cut in [None, Some(2)] {
+            let read = runtime.block_on(through_a_source_of_parquet(&batch, cut));
+            prop_assert_eq!(&read, &batch.columns, "Parquet {:?}", cut);
         }
         let (read, fields) = through_parquet(&batch);
         prop_assert_eq!(&read, &batch.columns, "Parquet");

@@ -1,7 +1,13 @@
 //! `docs/config.md` agrees with the code: its examples can be planned, and it
 //! names every key.
 
+use std::fs::File;
+use std::sync::Arc;
+
+use parquet::arrow::ArrowWriter;
+
 use super::support::{BASE, folder, mistakes, plan_in};
+use crate::schema::{DataType, Field, Schema};
 
 const PAGE: &str = include_str!("../../../../docs/config.md");
 
@@ -35,6 +41,20 @@ fn every_example_is_planned() {
     for file in ["data/more.jsonl", "deliveries.jsonl"] {
         std::fs::write(folder.path().join(file), "").expect("an empty file");
     }
+    std::fs::create_dir(folder.path().join("sales")).expect("a folder");
+    let sales = File::create(folder.path().join("sales/day.parquet")).expect("a file");
+    let price = DataType::Decimal {
+        precision: 9,
+        scale: 2,
+    };
+    let columns = Schema::new(vec![
+        Field::new("item_id", DataType::Utf8, false),
+        Field::new("price", price, false),
+        Field::new("sold_at", DataType::Timestamp, false),
+    ]);
+    let writer = ArrowWriter::try_new(sales, Arc::new(columns.to_arrow()), None);
+    let closed = writer.and_then(ArrowWriter::close);
+    closed.expect("a Parquet file without rows");
     let mut planned = 0;
     for example in examples() {
         if let Err(mistakes) = plan_in(folder.path(), &completed(example)) {

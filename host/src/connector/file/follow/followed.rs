@@ -199,6 +199,12 @@ impl FollowedFile {
         self.id.is_none()
     }
 
+    /// Whether it can be opened again: one that is gone cannot, nor one that was cut, of which
+    /// something may be in memory that is nowhere else.
+    pub fn can_be_opened(&self) -> bool {
+        self.id.is_some() && self.path.is_some()
+    }
+
     /// Notes where it is now, and whether it has changed.
     pub fn note(&mut self, listing: &Listing, folder: &Path) {
         let Some(id) = self.id else {
