@@ -3,6 +3,8 @@
 
 /// What is answered where something is wrong.
 pub mod problem;
+/// Reads bodies of JSON.
+mod body;
 /// What is shown of a pipeline.
 mod views;
 /// Metrics for Prometheus.
@@ -37,7 +39,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::{block_in_place, spawn_blocking};
@@ -50,6 +51,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::access::{Access, Caller};
+use self::body::json;
 use self::problem::Problem;
 use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
@@ -290,18 +292,6 @@ fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
     let body = body.map_err(|rejection| Problem::body(&rejection, FILE_BYTES_MAX))?;
     String::from_utf8(body.into()).map_err(|_| {
         Problem::bad_request("the body is not text: a pipeline's file is TOML in UTF-8")
-    })
-}
-
-/// A body that may be absent.
-fn json<T: DeserializeOwned + Default>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| Problem::body(&rejection, FILE_BYTES_MAX))?;
-    if body.is_empty() {
-        return Ok(T::default());
-    }
-    let body: Result<Option<T>, _> = serde_json::from_slice(&body);
-    body.map(Option::unwrap_or_default).map_err(|error| {
-        Problem::bad_request(&format!("the body is not what is expected: {error}"))
     })
 }
 

@@ -1,7 +1,7 @@
 //! What became of a pipeline's dead letters: which wait to be replayed, and which were
 //! replayed or dropped. The letters themselves stay in the pipeline's file of dead letters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 
 /// More replays are not remembered.
 const REPLAYS_MAX: usize = 100;
+/// So many letters are remembered that are not in the file.
+const GONE_MAX: usize = 1_000_000;
 
 /// What is remembered of the dead letters of a pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,7 +19,8 @@ pub struct Letters {
     pub open: Option<Replay>,
     /// What became of replays, oldest first.
     pub replays: Vec<ReplayRecord>,
-    /// The letters that need nothing more, by id.
+    /// The letters that need nothing more, by id. One that is not in the file is not
+    /// forgotten: its file may come back, and its row must not be read twice.
     settled: BTreeMap<String, Settled>,
 }
 
@@ -92,6 +95,13 @@ pub enum LetterStatus {
     Dropped,
 }
 
+impl LetterStatus {
+    /// Whether the letter needs nothing more.
+    pub fn is_settled(self) -> bool {
+        matches!(self, LetterStatus::Replayed | LetterStatus::Dropped)
+    }
+}
+
 /// Which letters are looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -127,16 +137,31 @@ impl WantedStatus {
     }
 }
 
-impl Letters {
-    pub fn status(&self, letter: &str) -> LetterStatus {
-        let mut open = self.open.iter().flat_map(|replay| &replay.rows);
-        if open.any(|row| row.letter == letter) {
+/// What became of each letter.
+pub struct Statuses<'a> {
+    replaying: HashSet<&'a str>,
+    settled: &'a BTreeMap<String, Settled>,
+}
+
+impl Statuses<'_> {
+    pub fn of(&self, letter: &str) -> LetterStatus {
+        if self.replaying.contains(letter) {
             return LetterStatus::Replaying;
         }
         match self.settled.get(letter) {
             None => LetterStatus::Open,
             Some(Settled::Replayed) => LetterStatus::Replayed,
             Some(Settled::Dropped) => LetterStatus::Dropped,
+        }
+    }
+}
+
+impl Letters {
+    pub fn statuses(&self) -> Statuses<'_> {
+        let open = self.open.iter().flat_map(|replay| &replay.rows);
+        Statuses {
+            replaying: open.map(|row| row.letter.as_str()).collect(),
+            settled: &self.settled,
         }
     }
 
@@ -201,8 +226,60 @@ impl Letters {
         self.settled.extend(dropped);
     }
 
-    /// Forgets what became of letters that are not in the file any more.
-    pub fn keep(&mut self, there: &BTreeSet<String>) {
-        self.settled.retain(|id, _| there.contains(id));
+    /// Whether more can be remembered, where so many of those that need nothing more are in
+    /// the file. The error says what to do.
+    pub fn check_room(&self, in_file: usize) -> Result<(), String> {
+        match self.settled.len().saturating_sub(in_file) < GONE_MAX {
+            true => Ok(()),
+            false => Err(format!(
+                "{GONE_MAX} letters are remembered as replayed or dropped that are not in the \
+                 file any more, and no more can be: where the files that they were in never come \
+                 back, delete the pipeline's letters.json in the service's data folder while the \
+                 service does not run"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(letter: &str) -> ReplayRow {
+        ReplayRow {
+            letter: letter.to_owned(),
+            node: "n".to_owned(),
+            port: None,
+            time_ms: None,
+            row: "{}".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_became_of_a_letter_is_remembered() {
+        let mut letters = Letters::default();
+        letters.open(vec![row("a")], 1);
+        let status = |letters: &Letters, id| letters.statuses().of(id);
+        assert_eq!(status(&letters, "a"), LetterStatus::Replaying);
+        assert_eq!(status(&letters, "b"), LetterStatus::Open);
+        letters.done();
+        letters.drop(["b".to_owned()]);
+        letters.open(vec![row("c")], 2);
+        letters.failed("it is not there".to_owned());
+        let json = serde_json::to_string(&letters).expect("it has texts alone");
+        let read: Letters = serde_json::from_str(&json).expect("as it was written");
+        assert_eq!(read, letters);
+        assert_eq!(status(&read, "a"), LetterStatus::Replayed);
+        assert_eq!(status(&read, "b"), LetterStatus::Dropped);
+        assert_eq!(status(&read, "c"), LetterStatus::Open);
+    }
+
+    #[test]
+    fn so_many_letters_that_are_gone_are_remembered() {
+        let mut letters = Letters::default();
+        letters.drop((0..GONE_MAX).map(|number| format!("{number:016x}")));
+        let full = letters.check_room(0).expect_err("there is no room");
+        assert!(full.contains("letters.json"), "{full}");
+        letters.check_room(1).expect("one is in the file");
     }
 }

@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
-use super::{Named, blocking, checkpoints, json, running};
+use super::body::{Object, json, object};
+use super::{Named, blocking, checkpoints, running};
 use crate::dead_letter::DeadLetter;
 use crate::plan::Plan;
 use crate::service::host::Host;
@@ -110,12 +111,13 @@ fn list(
 ) -> Result<LettersView, Problem> {
     let plan = checkpoints::plan(host, pipeline)?;
     let known = host.context().store.letters(&pipeline.name)?;
+    let statuses = known.statuses();
     let mut shown: VecDeque<(usize, String, LetterStatus, DeadLetter)> = VecDeque::new();
     let (mut number, mut count, mut older, mut bytes) = (0, 0, 0, 0);
     let before = query.cursor.unwrap_or(usize::MAX);
     read(&plan, &pipeline.name, |id, letter| {
         number += 1;
-        let status = known.status(&id);
+        let status = statuses.of(&id);
         if !query.has(&letter, status) {
             return;
         }
@@ -200,7 +202,9 @@ fn unreadable(path: &FilePath, error: &io::Error) -> Problem {
 #[serde(deny_unknown_fields)]
 struct WantedReplay {
     #[serde(default)]
-    letters: Vec<WantedLetter>,
+    #[schema(value_type = Vec<WantedLetter>)]
+    letters: Vec<Object<WantedLetter>>,
+    #[serde(default, deserialize_with = "object")]
     matching: Option<Matching>,
 }
 
@@ -298,8 +302,7 @@ fn take_replay(
                 "another replay is under way: wait for its end",
             ));
         }
-        let (rows, left, there) = wanted.rows(plan, &pipeline.name, known)?;
-        known.keep(&there);
+        let (rows, left) = wanted.rows(plan, &pipeline.name, known)?;
         let letters = rows.len();
         let replay = known.open(rows, context.clock.now_ms());
         Ok(TakenReplay {
@@ -312,13 +315,13 @@ fn take_replay(
     Ok(taken)
 }
 
-/// The rows of a replay, the letters that were left out, and all that are there.
-type Found = (Vec<ReplayRow>, Vec<LeftLetter>, BTreeSet<String>);
+/// The rows of a replay, and the letters that were left out.
+type Found = (Vec<ReplayRow>, Vec<LeftLetter>);
 
 impl WantedReplay {
     fn rows(&self, plan: &Plan, pipeline: &str, known: &Letters) -> Result<Found, Problem> {
         let mut named: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-        for letter in &self.letters {
+        for Object(letter) in &self.letters {
             let row = letter.row.as_ref().map(|row| row.get());
             if named.insert(&letter.id, row).is_some() {
                 return Err(Problem::bad_request(&format!(
@@ -328,11 +331,13 @@ impl WantedReplay {
             }
         }
         let (mut rows, mut left) = (Vec::new(), Vec::new());
-        let (mut there, mut bytes) = (BTreeSet::new(), 0);
+        let (mut settled, mut bytes) = (0, 0);
         let mut refused = None;
+        let statuses = known.statuses();
         read(plan, pipeline, |id, letter| {
             let edited = named.remove(id.as_str());
-            let status = known.status(&id);
+            let status = statuses.of(&id);
+            settled += usize::from(status.is_settled());
             let is_wanted = match (&self.matching, edited) {
                 (Some(Matching { node, kind }), _) => {
                     let is_open = status == LetterStatus::Open;
@@ -353,7 +358,6 @@ impl WantedReplay {
                     }
                     Err(why) if self.matching.is_some() => {
                         if left.len() < LEFT_MAX {
-                            let id = id.clone();
                             left.push(LeftLetter { id, why });
                         }
                     }
@@ -363,7 +367,6 @@ impl WantedReplay {
                     }
                 }
             }
-            there.insert(id);
         })?;
         if let Some(refused) = refused {
             return Err(refused);
@@ -383,7 +386,10 @@ impl WantedReplay {
                 None => "no open letter matches",
             }));
         }
-        Ok((rows, left, there))
+        known
+            .check_room(settled)
+            .map_err(|why| Problem::conflict(&why))?;
+        Ok((rows, left))
     }
 }
 
@@ -392,7 +398,7 @@ impl WantedReplay {
 struct WantedDrop {
     /// The ids of letters.
     #[serde(default)]
-    #[schema(required)]
+    #[schema(required, min_items = 1)]
     letters: Vec<String>,
 }
 
@@ -418,32 +424,45 @@ pub async fn drop_letters(
     }
     blocking(move || {
         let plan = checkpoints::plan(&host, &pipeline)?;
-        let mut there = BTreeSet::new();
-        read(&plan, &pipeline.name, |id, _| {
-            there.insert(id);
-        })?;
         host.context()
             .store
             .change_letters(&pipeline.name, |known| {
-                for id in &letters {
-                    if !there.contains(id) {
-                        return Err(Problem::not_found(&format!("there is no letter {id}")));
-                    }
-                    if matches!(
-                        known.status(id),
-                        LetterStatus::Replaying | LetterStatus::Replayed
-                    ) {
-                        let why = format!("letter {id} is being replayed, or was");
-                        return Err(Problem::conflict(&why));
-                    }
-                }
-                known.keep(&there);
-                known.drop(letters);
-                Ok(())
+                note_dropped(&plan, &pipeline.name, known, letters)
             })
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn note_dropped(
+    plan: &Plan,
+    pipeline: &str,
+    known: &mut Letters,
+    letters: Vec<String>,
+) -> Result<(), Problem> {
+    let mut missing: BTreeSet<&str> = letters.iter().map(String::as_str).collect();
+    let (mut settled, mut refused) = (0, None);
+    let statuses = known.statuses();
+    read(plan, pipeline, |id, _| {
+        let status = statuses.of(&id);
+        settled += usize::from(status.is_settled());
+        let is_wanted = missing.remove(id.as_str());
+        if is_wanted && matches!(status, LetterStatus::Replaying | LetterStatus::Replayed) {
+            let why = format!("letter {id} is being replayed, or was");
+            refused.get_or_insert(Problem::conflict(&why));
+        }
+    })?;
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
+    if let Some(unknown) = missing.first() {
+        return Err(Problem::not_found(&format!("there is no letter {unknown}")));
+    }
+    known
+        .check_room(settled)
+        .map_err(|why| Problem::conflict(&why))?;
+    known.drop(letters);
+    Ok(())
 }
 
 /// The replays of a pipeline, oldest first
