@@ -35,6 +35,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde_json::Value as Json;
+
 use self::chunk::{BadRow, Chunk};
 use self::pace::Pace;
 use crate::blame::Fault;
@@ -45,6 +47,7 @@ use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
+use crate::dead_letter::DeadLetter;
 use crate::format::{Format, RowFormat};
 use crate::placement::Placement;
 use crate::schema::Schema;
@@ -139,9 +142,20 @@ pub trait SourceConnector: Any + Send + Sync {
         Format::Json.into()
     }
 
+    /// How its rows are written where it reads them: all columns but those beside.
+    fn payload_format(&self) -> RowFormat {
+        self.row_format()
+    }
+
     /// How many of its last columns are of no keys in its rows.
     fn columns_beside_rows(&self) -> usize {
         0
+    }
+
+    /// What a dead letter of a row tells of the columns beside it, in order, as JSON. The
+    /// error says why it does not tell one.
+    fn told_beside_row(&self, _letter: &DeadLetter) -> Vec<Result<Json, String>> {
+        Vec::new()
     }
 
     /// What was noticed when it was planned that can run, but is probably not meant.

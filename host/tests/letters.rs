@@ -387,6 +387,117 @@ fn a_replay_that_fails_the_pipeline_later_is_taken_back() {
     assert_eq!(output(service.folder.path(), "kept").len(), 2);
 }
 
+/// What became of a letter is known when its file comes back.
+#[test]
+fn a_letter_is_not_replayed_twice_when_its_file_comes_back() {
+    let expected = Expected::new();
+    let of = |text: String, letters: &str| {
+        text.replace("rate = 2000", "rate = 20000")
+            .replace("../dead.jsonl", letters)
+    };
+    let service = start(&of(expected.bad("reject"), "../dead.jsonl"));
+    service.until_phase("ended");
+    let change = |number: usize, letters: &str| {
+        service.write("shop", &of(shop(GOOD), letters));
+        service.until("held", |_| service.outcomes().len() == number);
+        service.until_phase("ended");
+    };
+    change(2, "../dead.jsonl");
+    let all = json!({ "matching": { "node": "guarded" } });
+    assert_eq!(replay(&service, &all).0, 202);
+    assert_eq!(replayed(&service)["outcome"], "done");
+    service.until_phase("ended");
+
+    // Another file has another letter, of which something becomes.
+    let text = fs::read_to_string(service.path("dead.jsonl")).expect("letters");
+    let line = text
+        .lines()
+        .find(|line| line.contains("\"guarded\""))
+        .expect("one");
+    let other = line.replace("\"kind\":\"reject\"", "\"kind\":\"trap\"");
+    fs::write(service.path("other.jsonl"), format!("{other}\n")).expect("writable");
+    change(3, "../other.jsonl");
+    let found = letters(&service, "");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let dropped = json!({ "letters": [found[0]["id"]] }).to_string();
+    assert_eq!(
+        service.ask("POST", &format!("{PATH}/drop"), &dropped).0,
+        204
+    );
+
+    change(4, "../dead.jsonl");
+    assert!(letters(&service, "node=guarded").is_empty());
+    let (status, answer) = replay(&service, &all);
+    assert_eq!(status, 422, "all were replayed: {answer}");
+    assert_eq!(output(service.folder.path(), "guarded"), expected.guarded);
+}
+
+/// What is not said clearly selects no letter.
+#[test]
+fn nothing_but_an_object_selects_letters() {
+    let expected = Expected::new();
+    let service = start(
+        &expected
+            .bad("reject")
+            .replace("rate = 2000", "rate = 20000"),
+    );
+    service.until_phase("ended");
+    let id = &letters(&service, "node=guarded&limit=1")[0]["id"];
+    for (verb, body) in [
+        ("dead-letters/replay", json!([[], {}])),
+        ("dead-letters/replay", json!([null, [null, null]])),
+        (
+            "dead-letters/replay",
+            json!({ "letters": [], "matching": [null, null] }),
+        ),
+        ("dead-letters/replay", json!({ "matching": [null, null] })),
+        ("dead-letters/replay", json!({ "matching": [] })),
+        (
+            "dead-letters/replay",
+            json!({ "letters": [[id, { "id": "a", "n": 1 }]] }),
+        ),
+        ("dead-letters/replay", json!({ "letters": [] })),
+        (
+            "dead-letters/replay",
+            json!({ "letters": [], "matching": {} }),
+        ),
+        (
+            "dead-letters/replay",
+            json!({ "letters": null, "matching": {} }),
+        ),
+        (
+            "dead-letters/replay",
+            json!({ "letters": [{ "id": id }], "matching": {} }),
+        ),
+        ("dead-letters/replay", json!({ "matching": null })),
+        ("dead-letters/replay", json!(null)),
+        ("dead-letters/drop", json!([[id]])),
+        ("dead-letters/drop", json!({ "letters": [] })),
+        ("dead-letters/drop", json!({ "letters": [[id]] })),
+        ("start", json!([[], null])),
+        ("savepoints", json!(["before"])),
+    ] {
+        let path = format!("/api/v1/pipelines/shop/{verb}");
+        let (status, answer) = service.ask("POST", &path, &body.to_string());
+        let code = &answer["code"];
+        assert_eq!(
+            (status, code),
+            (400, &json!("bad_request")),
+            "{verb} {body}: {answer}"
+        );
+    }
+    let row = json!({ "id": "b", "n": 2, "iid": "c" });
+    let edited = json!({ "letters": [{ "id": id, "row": row }] });
+    let (status, answer) = replay(&service, &edited);
+    let why = answer["detail"].as_str().unwrap_or_default();
+    assert!(
+        status == 422 && why.contains("`iid`: did you mean `id`"),
+        "{answer}"
+    );
+    assert_eq!(service.get("/api/v1/pipelines/shop/replays"), json!([]));
+    assert!(letters(&service, "status=dropped").is_empty());
+}
+
 /// A request to replay is not forgotten over another one.
 #[test]
 fn a_pause_does_not_keep_a_replay_from_its_end() {

@@ -632,4 +632,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn letters_that_are_named_are_described_as_some() {
+        let (_, description) = routes();
+        let json = described(&description);
+        for body in ["WantedReplay", "WantedDrop"] {
+            let letters = &json["components"]["schemas"][body]["properties"]["letters"];
+            assert_eq!(letters["type"], "array", "{body}: {letters}");
+            assert_eq!(letters["minItems"], 1, "{body}: {letters}");
+        }
+    }
 }

@@ -28,6 +28,7 @@ use super::revision::Planned;
 use super::shadow::compare;
 use super::store::{BY_FILES, Store};
 use super::uploads::Uploads;
+use crate::sink::dead_letter::kept::Index;
 use crate::stop::Stop;
 
 /// How often the folder is looked at. A change is taken when it has been the same twice.
@@ -55,6 +56,8 @@ pub struct Host {
     tails: Arc<Semaphore>,
     /// For who uploads a plugin.
     upload: Arc<Semaphore>,
+    /// Where the dead letters are that somebody has looked at last.
+    letters: Mutex<Option<Index>>,
     /// What pipelines that run have of files.
     claims: Arc<Claims>,
     stop: Stop,
@@ -113,6 +116,7 @@ impl Host {
             has_looked: AtomicBool::new(false),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
             upload: Arc::new(Semaphore::new(1)),
+            letters: Mutex::default(),
             claims: Arc::default(),
             stop: Stop::default(),
         })
@@ -129,6 +133,7 @@ impl Host {
             has_looked: AtomicBool::new(true),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
             upload: Arc::new(Semaphore::new(1)),
+            letters: Mutex::default(),
             stop: Stop::default(),
         })
     }
@@ -253,6 +258,12 @@ impl Host {
     }
 
     /// Asks [`Host::run`] to stop all pipelines at a checkpoint.
+    /// Where the dead letters are that somebody has looked at last.
+    pub fn letters(&self) -> MutexGuard<'_, Option<Index>> {
+        // It is taken and given back as a whole.
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn stop(&self) -> &Stop {
         &self.stop
     }

@@ -1,7 +1,7 @@
 //! What became of a pipeline's dead letters: which wait to be replayed, and which were
 //! replayed or dropped. The letters themselves stay in the pipeline's file of dead letters.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

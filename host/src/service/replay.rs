@@ -10,6 +10,7 @@ use arrow_array::ArrayRef;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value as Json;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::letters::{Replay, ReplayRow};
 use crate::config::{
@@ -22,7 +23,8 @@ use crate::element::NodeId;
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::json::render_columns;
 use crate::plan::{CHANGES, EventTime, InputPort, Node, NodeKind, Plan};
-use crate::schema::Schema;
+use crate::schema::{DataType, Field, Schema};
+use crate::suggest;
 use crate::timestamp;
 
 /// Where the row of a dead letter goes, and what it is; else why it cannot be replayed.
@@ -47,10 +49,20 @@ pub fn row_of(
                      which knows only those that the source has read"
                 ));
             }
+            let connector = &*source.connector;
+            let fields = &node.schema().fields;
+            let (own, beside) = fields.split_at(fields.len() - connector.columns_beside_rows());
             let row = match edited {
-                Some(edited) => edited.to_owned(),
-                None => decoded(letter, &source.connector.row_format(), node.schema())?,
+                Some(edited) => {
+                    check_names(edited, fields)?;
+                    edited.to_owned()
+                }
+                None => {
+                    let schema = Schema::new(own.to_vec());
+                    decoded(letter, &connector.payload_format(), &schema)?
+                }
             };
+            let row = with_beside(row, beside, connector.told_beside_row(letter))?;
             check(&row, node.schema())?;
             Ok(ReplayRow {
                 letter: id.to_owned(),
@@ -74,6 +86,9 @@ pub fn row_of(
             let time_ms = timestamp::from_rfc3339(time.as_bytes());
             let time_ms = time_ms.ok_or_else(|| format!("{time} is no event time"))?;
             let port = port_of(plan, node, row)?;
+            if let Some(edited) = edited {
+                check_names(edited, &port_schema(plan, port).fields)?;
+            }
             let row = edited.unwrap_or(row);
             check(row, port_schema(plan, port))?;
             Ok(ReplayRow {
@@ -118,6 +133,66 @@ fn decoded(letter: &DeadLetter, format: &RowFormat, schema: &Schema) -> Result<S
     };
     let columns = decode(format, schema, &[&bytes])?;
     Ok(render_columns(schema, &columns, 0))
+}
+
+/// A row of a source with the columns that are in no payload: as the row has them, or else as
+/// its letter tells them.
+fn with_beside(
+    row: String,
+    beside: &[Field],
+    told: Vec<Result<Json, String>>,
+) -> Result<String, String> {
+    if beside.is_empty() {
+        return Ok(row);
+    }
+    let values: Result<BTreeMap<String, Box<RawValue>>, _> = serde_json::from_str(&row);
+    let mut values = values.map_err(|error| format!("the row is no object: {error}"))?;
+    for (Field { name, .. }, told) in beside.iter().zip(told) {
+        if !values.contains_key(name) {
+            let told = told.map_err(|why| format!("{why}: give its `row`, with `{name}`"))?;
+            let told = to_raw_value(&told).map_err(|error| error.to_string())?;
+            values.insert(name.clone(), told);
+        }
+    }
+    serde_json::to_string(&values).map_err(|error| error.to_string())
+}
+
+/// Checks that somebody who has written a row means fields that there are: what others say
+/// would be lost.
+fn check_names(row: &str, fields: &[Field]) -> Result<(), String> {
+    // What is no row, the decoder tells.
+    let Ok(Json::Object(row)) = serde_json::from_str(row) else {
+        return Ok(());
+    };
+    check_names_of(&row, fields, "")
+}
+
+fn check_names_of(
+    row: &serde_json::Map<String, Json>,
+    fields: &[Field],
+    within: &str,
+) -> Result<(), String> {
+    for (name, value) in row {
+        let Some(field) = fields.iter().find(|field| field.name == *name) else {
+            let names = fields.iter().map(|field| field.name.as_str());
+            let help = suggest::help(name, "fields", names);
+            return Err(format!("there is no field `{within}{name}`: {help}"));
+        };
+        check_names_in(value, &field.data_type, &format!("{within}{name}"))?;
+    }
+    Ok(())
+}
+
+fn check_names_in(value: &Json, data_type: &DataType, place: &str) -> Result<(), String> {
+    match (value, data_type) {
+        (Json::Object(record), DataType::Record(fields)) => {
+            check_names_of(record, fields, &format!("{place}."))
+        }
+        (Json::Array(elements), DataType::List(element)) => elements
+            .iter()
+            .try_for_each(|value| check_names_in(value, &element.data_type, place)),
+        _ => Ok(()),
+    }
 }
 
 /// Decodes rows, all of which must be good.
@@ -339,4 +414,72 @@ fn read_by(
         from: main_output(source),
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_not_there_is_refused_with_the_nearest_one() {
+        let place = Field::new("city", DataType::Utf8, true);
+        let place = DataType::Record(vec![place].into());
+        let fields = [
+            Field::new("quantity", DataType::Int64, false),
+            Field::new("place", place.clone(), true),
+            Field::new(
+                "places",
+                DataType::List(Field::new("item", place, false).into()),
+                true,
+            ),
+        ];
+        for (row, what) in [
+            (
+                json!({ "quantty": 1 }),
+                "`quantty`: did you mean `quantity`",
+            ),
+            (
+                json!({ "place": { "ctiy": "x" } }),
+                "`place.ctiy`: did you mean `city`",
+            ),
+            (
+                json!({ "places": [{}, { "zzz": 5 }] }),
+                "`places.zzz`: the fields are: city",
+            ),
+        ] {
+            let error = check_names(&row.to_string(), &fields).expect_err("it is not there");
+            assert!(error.contains(what), "{error}");
+        }
+        for row in [
+            json!({ "quantity": 1, "place": { "city": "x" }, "places": [{}, null] }),
+            json!({ "quantity": { "of": 1 } }),
+            json!([1]),
+        ] {
+            check_names(&row.to_string(), &fields).expect("all are there");
+        }
+    }
+
+    #[test]
+    fn what_a_letter_tells_beside_its_row_is_taken_where_the_row_does_not_have_it() {
+        let beside = ["key", "at"].map(|name| Field::new(name, DataType::Utf8, true));
+        let told = || vec![Ok(json!("k")), Err("it is not told".to_owned())];
+        let with = |row: &str| with_beside(row.to_owned(), &beside, told());
+        assert_eq!(
+            with(r#"{"n":1.0,"at":"x"}"#),
+            Ok(r#"{"at":"x","key":"k","n":1.0}"#.to_owned())
+        );
+        assert_eq!(
+            with(r#"{"n":1,"at":"x","key":null}"#),
+            Ok(r#"{"at":"x","key":null,"n":1}"#.to_owned())
+        );
+        let error = with(r#"{"n":1}"#).expect_err("nobody tells `at`");
+        assert!(error.contains("`at`"), "{error}");
+        with("[1]").expect_err("it is no object");
+        assert_eq!(
+            with_beside("[1]".to_owned(), &[], Vec::new()),
+            Ok("[1]".to_owned())
+        );
+    }
 }

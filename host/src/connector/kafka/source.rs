@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -14,6 +14,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, Formats, TEXT, WrittenRows, read_instant, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
+use crate::dead_letter::DeadLetter;
 use crate::format::{Format, RowFormat};
 use crate::schema::Field;
 use crate::source::{
@@ -290,8 +291,17 @@ impl SourceConnector for KafkaSource {
         })
     }
 
+    fn payload_format(&self) -> RowFormat {
+        self.subscription.format.clone()
+    }
+
     fn columns_beside_rows(&self) -> usize {
         self.subscription.metadata.len()
+    }
+
+    fn told_beside_row(&self, letter: &DeadLetter) -> Vec<Result<Json, String>> {
+        let columns = self.subscription.metadata.iter();
+        columns.map(|column| column.told_by(letter)).collect()
     }
 
     /// In a JSON file, metadata columns are fields like the others.

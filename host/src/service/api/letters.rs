@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::problem::Problem;
 use super::body::{Object, json, object};
+use super::problem::Problem;
 use super::{Named, blocking, checkpoints, running};
 use crate::dead_letter::DeadLetter;
 use crate::plan::Plan;
@@ -24,12 +25,17 @@ use crate::service::host::Host;
 use crate::service::hosted::{Hosted, Phase};
 use crate::service::letters::{LetterStatus, Letters, ReplayRecord, ReplayRow, WantedStatus};
 use crate::service::replay::row_of;
-use crate::sink::dead_letter::{self, kept};
+use crate::sink::dead_letter;
+use crate::sink::dead_letter::kept::{self, Index, KeptLetter};
 
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// An answer has no more letters behind those that have so many bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Where so many letters are is remembered for the next answer.
+const INDEX_MAX: usize = 2_000_000;
+/// A file in which letters are moved meanwhile is read anew so many times.
+const READINGS_MAX: usize = 3;
 /// A replay has at most so many letters, with so many bytes of rows.
 const REPLAY_MAX: usize = 10_000;
 const REPLAY_BYTES_MAX: usize = 64 << 20;
@@ -56,7 +62,7 @@ pub struct LettersQuery {
 }
 
 /// Dead letters, the newest first.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub struct LettersView {
     letters: Vec<LetterView>,
     /// How many there are of the node, kind and status that were asked for.
@@ -111,56 +117,89 @@ fn list(
 ) -> Result<LettersView, Problem> {
     let plan = checkpoints::plan(host, pipeline)?;
     let known = host.context().store.letters(&pipeline.name)?;
-    let statuses = known.statuses();
-    let mut shown: VecDeque<(usize, String, LetterStatus, DeadLetter)> = VecDeque::new();
-    let (mut number, mut count, mut older, mut bytes) = (0, 0, 0, 0);
-    let before = query.cursor.unwrap_or(usize::MAX);
-    read(&plan, &pipeline.name, |id, letter| {
-        number += 1;
-        let status = statuses.of(&id);
-        if !query.has(&letter, status) {
-            return;
+    let Some(path) = file(&plan)? else {
+        return Ok(LettersView::default());
+    };
+    for _ in 0..READINGS_MAX {
+        let before = host.letters().take();
+        let index = Index::of(path, &pipeline.name, before);
+        let index = index.map_err(|error| unreadable(path, &error))?;
+        if let Some(listed) = page(&plan, path, &index, &known, query, limit)? {
+            if index.len() <= INDEX_MAX {
+                *host.letters() = Some(index);
+            }
+            return Ok(listed);
         }
-        count += 1;
-        if number >= before {
-            return;
-        }
-        bytes += size(&letter);
-        shown.push_back((number, id, status, letter));
-        while shown.len() > limit || (bytes > ANSWER_BYTES_MAX && shown.len() > 1) {
-            older += 1;
-            let gone = shown.pop_front();
-            bytes -= gone.map_or(0, |(.., letter)| size(&letter));
-        }
-    })?;
-    Ok(LettersView {
-        count,
-        next: shown
-            .front()
-            .filter(|_| older > 0)
-            .map(|(number, ..)| *number),
-        letters: shown
-            .into_iter()
-            .rev()
-            .map(|(_, id, status, letter)| LetterView {
-                stays: row_of(&plan, &id, &letter, None).err(),
-                id,
-                status,
-                letter,
-            })
-            .collect(),
-    })
-}
-
-impl LettersQuery {
-    fn has(&self, letter: &DeadLetter, status: LetterStatus) -> bool {
-        self.status.has(status) && is_of(letter, self.node.as_deref(), self.kind.as_deref())
     }
+    Err(Problem::conflict(&format!(
+        "letters in {} are moved again and again: try again",
+        path.display()
+    )))
 }
 
-/// Whether a letter is of a node and a kind, where they are wanted.
-fn is_of(letter: &DeadLetter, node: Option<&str>, kind: Option<&str>) -> bool {
-    node.is_none_or(|node| node == letter.node) && kind.is_none_or(|kind| kind == letter.kind)
+/// A page of the letters in the file; `None` if they are not where the index has them.
+fn page(
+    plan: &Plan,
+    path: &FilePath,
+    index: &Index,
+    known: &Letters,
+    query: &LettersQuery,
+    limit: usize,
+) -> Result<Option<LettersView>, Problem> {
+    let statuses = known.statuses();
+    let before = query.cursor.unwrap_or(usize::MAX);
+    let mut count = 0;
+    // The last ones, and one more if there is one.
+    let mut found: VecDeque<usize> = VecDeque::new();
+    for letter in 0..index.len() {
+        let is_of_node = is(query.node.as_deref(), index.node(letter));
+        let is_of_kind = is(query.kind.as_deref(), index.kind(letter));
+        if is_of_node && is_of_kind && query.status.has(statuses.of(&index.id(letter))) {
+            count += 1;
+            if letter < before {
+                found.push_back(letter);
+            }
+            if found.len() > limit + 1 {
+                found.pop_front();
+            }
+        }
+    }
+    let wanted = found.iter().rev().take(limit).copied();
+    let mut letters = Vec::new();
+    let (mut next, mut bytes) = (None, 0);
+    let read = index.read(
+        wanted,
+        |letter,
+         KeptLetter {
+             letter: dead_letter,
+             ..
+         }| {
+            bytes += size(&dead_letter);
+            if bytes > ANSWER_BYTES_MAX && !letters.is_empty() {
+                return ControlFlow::Break(());
+            }
+            let id = index.id(letter);
+            next = Some(letter);
+            letters.push(LetterView {
+                stays: row_of(plan, &id, &dead_letter, None).err(),
+                status: statuses.of(&id),
+                id,
+                letter: dead_letter,
+            });
+            ControlFlow::Continue(())
+        },
+    );
+    let is_there = read.map_err(|error| unreadable(path, &error))?;
+    Ok(is_there.then_some(LettersView {
+        next: next.filter(|_| letters.len() < found.len()),
+        letters,
+        count,
+    }))
+}
+
+/// Whether a name is the one that is wanted, if one is.
+fn is(wanted: Option<&str>, name: &str) -> bool {
+    wanted.is_none_or(|wanted| wanted == name)
 }
 
 /// About what a letter has in bytes.
@@ -180,17 +219,22 @@ fn read(
     pipeline: &str,
     mut take: impl FnMut(String, DeadLetter),
 ) -> Result<(), Problem> {
-    let Some(path) = &plan.dead_letters else {
+    let Some(path) = file(plan)? else {
         return Ok(());
     };
-    if dead_letter::is_special(path) {
-        return Err(Problem::conflict(&format!(
-            "the pipeline writes its dead letters to {}, where they cannot be read again",
-            path.display()
-        )));
-    }
     let read = kept::read(path, pipeline, |id, kept| take(id, kept.letter));
     read.map_err(|error| unreadable(path, &error))
+}
+
+/// The file of dead letters, if there may be any.
+fn file(plan: &Plan) -> Result<Option<&FilePath>, Problem> {
+    match plan.dead_letters.as_deref() {
+        Some(path) if dead_letter::is_special(path) => Err(Problem::conflict(&format!(
+            "the pipeline writes its dead letters to {}, where they cannot be read again",
+            path.display()
+        ))),
+        path => Ok(path),
+    }
 }
 
 fn unreadable(path: &FilePath, error: &io::Error) -> Problem {
@@ -201,9 +245,9 @@ fn unreadable(path: &FilePath, error: &io::Error) -> Problem {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedReplay {
-    #[serde(default)]
-    #[schema(value_type = Vec<WantedLetter>)]
-    letters: Vec<Object<WantedLetter>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<WantedLetter>>, nullable = false, min_items = 1)]
+    letters: Option<Vec<Object<WantedLetter>>>,
     #[serde(default, deserialize_with = "object")]
     matching: Option<Matching>,
 }
@@ -219,9 +263,13 @@ struct WantedLetter {
     row: Option<Box<RawValue>>,
 }
 
-/// A value that is there, be it null, which is no row.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(deserializer).map(Some)
+/// A value that is there, be it null, which is none.
+fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -266,7 +314,12 @@ pub async fn replay(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let wanted: WantedReplay = json(body)?;
-    if wanted.letters.is_empty() == wanted.matching.is_none() {
+    let is_clear = match (&wanted.letters, &wanted.matching) {
+        (Some(letters), None) => !letters.is_empty(),
+        // What names no letter does not mean all.
+        (letters, matching) => letters.is_none() && matching.is_some(),
+    };
+    if !is_clear {
         return Err(Problem::bad_request(
             "name `letters` by their ids, or all that are open by `matching`, which may be {}",
         ));
@@ -321,7 +374,7 @@ type Found = (Vec<ReplayRow>, Vec<LeftLetter>);
 impl WantedReplay {
     fn rows(&self, plan: &Plan, pipeline: &str, known: &Letters) -> Result<Found, Problem> {
         let mut named: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-        for Object(letter) in &self.letters {
+        for Object(letter) in self.letters.iter().flatten() {
             let row = letter.row.as_ref().map(|row| row.get());
             if named.insert(&letter.id, row).is_some() {
                 return Err(Problem::bad_request(&format!(
@@ -341,7 +394,9 @@ impl WantedReplay {
             let is_wanted = match (&self.matching, edited) {
                 (Some(Matching { node, kind }), _) => {
                     let is_open = status == LetterStatus::Open;
-                    is_open && is_of(&letter, node.as_deref(), kind.as_deref())
+                    is_open
+                        && is(node.as_deref(), &letter.node)
+                        && is(kind.as_deref(), &letter.kind)
                 }
                 (None, Some(_)) if status != LetterStatus::Open => {
                     let why = format!("letter {id} is not open: see its `status`");

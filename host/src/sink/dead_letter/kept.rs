@@ -1,12 +1,16 @@
 //! Reads the dead letters of a pipeline back.
 
+/// Finds letters without reading all of the file again.
+mod index;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::Deserialize;
 
+pub use self::index::Index;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
 use crate::plugin::digest::digest;
@@ -33,45 +37,98 @@ pub fn read(
     pipeline: &str,
     mut take: impl FnMut(String, KeptLetter),
 ) -> io::Result<()> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
+    let Some(file) = open(path)? else {
+        return Ok(());
     };
-    let prefix = format!("{{\"pipeline\":{},", serde_json::to_string(pipeline)?);
-    let mut reader = BufReader::with_capacity(256 << 10, file);
-    let mut line = Vec::new();
-    let mut equal: HashMap<String, u32> = HashMap::new();
-    loop {
-        line.clear();
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        if !line.starts_with(prefix.as_bytes()) {
-            continue;
-        }
-        if let Ok(kept) = serde_json::from_slice::<KeptLetter>(&line) {
-            let mut id = id_of(&line[prefix.len()..]);
-            let before = equal.entry(id.clone()).or_default();
-            if *before > 0 {
-                id = format!("{id}-{before}");
-            }
-            *before += 1;
-            take(id, kept);
-        }
+    let mut equal = EqualLines::default();
+    let read = scan(&file, 0, &prefix_of(pipeline)?, |line| {
+        let number = equal.number(line.digest);
+        take(id_of(line.digest, number), line.kept);
+    });
+    read.map(drop)
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
     }
 }
 
-/// Of 64 bits: no two of a file's lines have the same.
-const ID_DIGITS: usize = 16;
+/// What the lines of a pipeline begin with.
+fn prefix_of(pipeline: &str) -> io::Result<String> {
+    let pipeline = serde_json::to_string(pipeline)?;
+    Ok(format!("{{\"pipeline\":{pipeline},"))
+}
 
-/// The id of a line behind the pipeline's name, where `started_ms` and `checkpoint` are first.
-fn id_of(line: &[u8]) -> String {
+/// A letter in the file.
+struct KeptLine {
+    /// Where it begins.
+    at: u64,
+    digest: u64,
+    kept: KeptLetter,
+}
+
+/// Gives the lines that begin with this, from a place on, to `take`. Returns where the last
+/// whole line ends.
+fn scan(
+    mut file: &File,
+    from: u64,
+    prefix: &str,
+    mut take: impl FnMut(KeptLine),
+) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(from))?;
+    let mut reader = BufReader::with_capacity(256 << 10, file);
+    let mut line = Vec::new();
+    let mut at = from;
+    loop {
+        line.clear();
+        reader.read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
+            return Ok(at);
+        }
+        if let Some(own) = line.strip_prefix(prefix.as_bytes())
+            && let Ok(kept) = serde_json::from_slice(&line)
+        {
+            let digest = digest_of(own);
+            take(KeptLine { at, digest, kept });
+        }
+        at += line.len() as u64;
+    }
+}
+
+/// The digest of a line behind the pipeline's name, where `started_ms` and `checkpoint` are
+/// first. It has 64 bits: no two of a file's lines have the same.
+fn digest_of(line: &[u8]) -> u64 {
     let mut fields = line.splitn(3, |&byte| byte == b',');
     let (started, _, rest) = (fields.next(), fields.next(), fields.next());
     let own = [started, rest].map(Option::unwrap_or_default).concat();
     let digits = digest(&own);
-    let digits = digits.trim_start_matches("sha256:");
-    digits.chars().take(ID_DIGITS).collect()
+    let digits = digits.trim_start_matches("sha256:").get(..ID_DIGITS);
+    let digits = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    digits.unwrap_or_else(|| unreachable!("a digest has 64 such digits"))
+}
+
+const ID_DIGITS: usize = 16;
+
+fn id_of(digest: u64, number: u32) -> String {
+    match number {
+        0 => format!("{digest:0ID_DIGITS$x}"),
+        _ => format!("{digest:0ID_DIGITS$x}-{number}"),
+    }
+}
+
+/// How many lines of each digest there were.
+#[derive(Debug, Default)]
+struct EqualLines(HashMap<u64, u32>);
+
+impl EqualLines {
+    /// How many there were before this one.
+    fn number(&mut self, digest: u64) -> u32 {
+        let count = self.0.entry(digest).or_default();
+        *count += 1;
+        *count - 1
+    }
 }
 
 #[cfg(test)]
