@@ -283,6 +283,60 @@ fn expected(operator: &str, user: usize) -> Vec<Value> {
     entries.as_array().expect("a list").clone()
 }
 
+/// What does not run has its last checkpoint, which is looked at as often as anybody likes.
+#[test]
+fn the_state_of_a_pipeline_that_does_not_run_is_that_of_its_last_checkpoint() {
+    let looked = looked(true);
+    let ask = |verb: &str| {
+        let path = format!("/api/v1/pipelines/looked/{verb}");
+        let (status, answer) = looked.service.ask("POST", &path, "");
+        assert_eq!(status, 202, "{answer}");
+    };
+    ask("pause");
+    looked.until(|pipeline| pipeline["phase"] == "paused");
+    let (status, answer) = looked.ask("totals", "");
+    let why = answer["detail"].as_str().unwrap_or_default();
+    assert!(
+        status == 409 && why.contains("as_of=checkpoint"),
+        "{answer}"
+    );
+    for operator in STATEFUL {
+        let found = looked.of_key(operator, 501, "checkpoint");
+        assert_eq!(found, expected(operator, 501), "{operator}");
+    }
+    let all = looked.scan("totals", "checkpoint", 1_000);
+    assert_eq!(all.len(), USERS);
+    for user in 0..USERS {
+        assert_eq!(all[&key(user)], expected("totals", user));
+    }
+    let folder = looked.service.path("pipelines/looked.state/checkpoints");
+    let names = fs::read_dir(&folder).expect("checkpoints");
+    let names = names.map(|entry| entry.expect("readable").file_name().into_string());
+    let names: Vec<String> = names.map(|name| name.expect("a number")).collect();
+    assert!(
+        names.iter().all(|name| name.parse::<u64>().is_ok()),
+        "{names:?}"
+    );
+
+    // The state that was looked at is the pipeline's own still.
+    ask("start");
+    looked.until(|pipeline| pipeline["phase"] == "running");
+    assert_eq!(looked.scan("totals", "live", 1_000), all);
+    let Looked { service, pipe } = looked;
+    drop(pipe);
+    let began = Instant::now();
+    while service.get("/api/v1/pipelines/looked")["phase"] != "ended" {
+        assert!(began.elapsed() < WAIT, "it never ends");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let path = "/api/v1/pipelines/looked/operators/totals/state?as_of=checkpoint&limit=1";
+    let state = service.get(path);
+    let found = &state["entries"][0];
+    let key = found["key"]["key"].as_str().expect("a key");
+    assert_eq!(json!([found]), json!(all[key]), "{state}");
+    assert!(state["checkpoint"].is_u64(), "{state}");
+}
+
 #[test]
 fn every_kind_of_state_is_seen_by_key_and_as_a_whole_live_and_as_of_a_checkpoint() {
     let mut looked = looked(true);

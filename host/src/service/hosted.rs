@@ -148,6 +148,14 @@ impl Phase {
         Phase::Stopped,
     ];
 
+    /// Whether nothing runs until somebody or something asks for it.
+    pub fn rests(self) -> bool {
+        match self {
+            Phase::Planning | Phase::Starting | Phase::Running | Phase::Probation => false,
+            Phase::Paused | Phase::Ended | Phase::Failed | Phase::Refused | Phase::Stopped => true,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Phase::Planning => "planning",

@@ -418,9 +418,98 @@ fn read_by(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::json;
 
     use super::*;
+    use crate::logic::{LoadError, Loader, Module};
+    use crate::planner;
+
+    struct NoPlugins;
+
+    impl Loader for NoPlugins {
+        fn load(&self, _: &Path) -> Result<std::sync::Arc<dyn Module>, LoadError> {
+            Err(LoadError("there are no plugins here".to_owned()))
+        }
+    }
+
+    /// Rows of messages, with what `more` says.
+    fn of_messages(more: &str) -> Plan {
+        let text = format!(
+            r#"name = "shop"
+            [sources.orders]
+            type = "kafka"
+            brokers = "127.0.0.1:9092"
+            topic = "orders"
+            fields = {{ id = "utf8", n = "int64" }}
+            metadata = {{ key = "k", headers = "h", timestamp = "at", partition = "p", offset = "o" }}
+            {more}
+            [sinks.out]
+            type = "blackhole"
+            input = "orders"
+            "#
+        );
+        let config = Config::parse("shop.toml", &text).expect("a pipeline");
+        let built = planner::build(&config, Path::new("/pipelines"), &NoPlugins);
+        built.unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+    }
+
+    fn of_message(payload: &str) -> DeadLetter {
+        DeadLetter {
+            node: "orders".to_owned(),
+            kind: "decode".to_owned(),
+            source: Some("orders".to_owned()),
+            partition: Some("orders/2".to_owned()),
+            offset: Some(7),
+            payload: Some(payload.to_owned()),
+            key: Some("ann".to_owned()),
+            headers: Some(r#"{"trace":"x"}"#.to_owned()),
+            message_time: Some("2024-01-01T10:00:00Z".to_owned()),
+            ..DeadLetter::default()
+        }
+    }
+
+    #[test]
+    fn a_replayed_message_has_what_it_had_beside_its_payload() {
+        let row = |plan: &Plan, letter: &DeadLetter, edited: Option<&str>| {
+            let row = row_of(plan, "1", letter, edited)?;
+            Ok::<Json, String>(serde_json::from_str(&row.row).expect("it is JSON"))
+        };
+        let whole = |n: i64, key: Json, offset: i64| {
+            json!({
+                "id": "a", "n": n, "k": key, "h": "{\"trace\":\"x\"}",
+                "at": "2024-01-01T10:00:00Z", "p": 2, "o": offset,
+            })
+        };
+        let plan = of_messages("");
+        let bad = of_message(r#"{"id":"a","n":"one"}"#);
+        let error = row(&plan, &bad, None).expect_err("it is bad still");
+        assert!(error.contains("field `n`"), "{error}");
+        let edited = row(&plan, &bad, Some(r#"{"id":"a","n":1}"#));
+        assert_eq!(edited, Ok(whole(1, json!("ann"), 7)));
+        let edited = row(&plan, &bad, Some(r#"{"id":"a","n":1,"k":null,"o":8}"#));
+        assert_eq!(edited, Ok(whole(1, Json::Null, 8)));
+        let error = row(&plan, &bad, Some(r#"{"id":"a","n":1,"key":"b"}"#));
+        let error = error.expect_err("the column is `k`");
+        assert!(error.contains("there is no field `key`"), "{error}");
+
+        // As it is, in the format of the payload.
+        let good = row(&plan, &of_message(r#"{"id":"a","n":1}"#), None);
+        assert_eq!(good, Ok(whole(1, json!("ann"), 7)));
+        let good = row(&of_messages("format = \"csv\""), &of_message("a,1"), None);
+        assert_eq!(good, Ok(whole(1, json!("ann"), 7)));
+        let no_text = DeadLetter {
+            key: None,
+            key_base64: Some("/w==".to_owned()),
+            ..bad
+        };
+        let error = row(&plan, &no_text, Some(r#"{"id":"a","n":1}"#));
+        let error = error.expect_err("its key is no text");
+        assert!(error.contains("with `k`"), "{error}");
+        let edited = row(&plan, &no_text, Some(r#"{"id":"a","n":1,"k":"ann"}"#));
+        assert_eq!(edited, Ok(whole(1, json!("ann"), 7)));
+    }
 
     #[test]
     fn a_field_that_is_not_there_is_refused_with_the_nearest_one() {

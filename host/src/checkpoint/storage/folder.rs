@@ -20,6 +20,8 @@ pub mod archive;
 mod journal;
 /// The database of the current rows.
 mod rows;
+/// The rows of a checkpoint beside the current ones.
+mod look;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,7 @@ pub use self::archive::Archive;
 use self::archive::Known;
 use self::journal::Journal;
 pub use self::lock::FolderLock;
+pub use self::look::CheckpointRows;
 use self::rows::{Memory, RowDatabase};
 use self::trouble::io;
 use super::{CheckpointInfo, Storage, StorageError};

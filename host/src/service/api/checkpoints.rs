@@ -92,7 +92,8 @@ fn planned(host: &Host, pipeline: &Hosted) -> Result<Planned, Problem> {
     planned.map_err(|why| Problem::conflict(&format!("its file has mistakes: {why}")))
 }
 
-fn archive(plan: &Plan) -> Result<Archive, Problem> {
+/// Where its checkpoints are.
+pub fn archive(plan: &Plan) -> Result<Archive, Problem> {
     match plan.state.as_ref().map(|state| &state.backend) {
         Some(StateBackend::RocksDb { folder, .. }) => Ok(Archive::of(folder)),
         Some(StateBackend::Memory) => Err(Problem::conflict(

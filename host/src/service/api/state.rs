@@ -1,6 +1,8 @@
 //! Shows the state of an operator: of a key, or of all keys page by page; as it is now, or
 //! as of the last checkpoint.
 
+use std::sync::Arc;
+
 use arrow_array::ArrayRef;
 use axum::Json;
 use axum::extract::Query;
@@ -14,20 +16,24 @@ use tokio::time::{Duration, Instant, timeout_at};
 use utoipa::ToSchema;
 
 use super::problem::Problem;
-use super::{NamedNode, running};
+use super::{NamedNode, blocking, checkpoints, running};
+use crate::budget::Budget;
+use crate::checkpoint::storage::folder::CheckpointRows;
 use crate::decode::Decoder;
 use crate::element::NodeId;
 use crate::format::{Format, RowFormat};
 use crate::plan::{NodeKind, Plan};
 use crate::run::{LookError, Looks};
 use crate::schema::Schema;
-use crate::service::hosted::Running;
-use crate::shard::shards;
+use crate::service::hosted::{Phase, Running};
+use crate::shard::{SHARDS, shards};
+use crate::state::error::StateError;
 use crate::state::key::{BatchKeys, KeyLayout};
 use crate::state::look::{Look, Place, Seen, SeenRow, WantedKey};
 use crate::state::row::RowError;
 use crate::state::shown::{Shown, show_key};
 use crate::state::spec::{field_texts, listed};
+use crate::state::stored::StoredTable;
 use crate::{join, placement, process, window};
 
 const LIMIT: usize = 100;
@@ -111,7 +117,7 @@ struct Cursor {
         description = "The key does not fit; the answer says which fields it has"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
     (status = 409, body = Problem, content_type = "application/problem+json",
-        description = "The operator keeps nothing, or the pipeline does not run"),
+        description = "The operator keeps nothing, or the pipeline does not run and has no checkpoint that can be seen"),
     (status = 500, body = Problem, content_type = "application/problem+json"),
     (status = 504, body = Problem, content_type = "application/problem+json",
         description = "A task is busy; the state as of the last checkpoint can still be seen"),
@@ -122,18 +128,90 @@ pub async fn state(
 ) -> Result<Json<StateView>, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(&error.body_text()))?;
     let running = running(&pipeline)?;
-    let looking = Looking::new(&running, node, &query)?;
+    let mut looking = Looking::new(&running, node, &query)?;
+    let phase = pipeline.shown().phase;
+    if phase.rests() && looking.looks.tasks(node) == 0 {
+        looking.kept = Some(kept(&running, node, phase, query.as_of).await?);
+    }
     let (entries, next) = looking.look(query.cursor.as_deref()).await?;
     let plan = &running.planned.plan;
     let state = running.state.as_ref().map(|state| state.snapshot());
     Ok(Json(StateView {
         operator: plan.nodes[node].name.clone(),
         as_of: query.as_of,
-        checkpoint: state.and_then(|state| Some(state.checkpoint?.id)),
+        checkpoint: match &looking.kept {
+            Some(kept) => Some(kept.rows.manifest.id),
+            None => state.and_then(|state| Some(state.checkpoint?.id)),
+        },
         key: field_texts(looking.key_schema),
         entries,
         next: next.map(|cursor| cursor.write()),
     }))
+}
+
+/// What the last checkpoint has of an operator, while the pipeline does not run.
+struct Kept {
+    /// By table; absent where the checkpoint has none.
+    tables: Vec<Option<StoredTable>>,
+    /// Closed behind them.
+    rows: CheckpointRows,
+}
+
+/// Opens the last checkpoint of a pipeline that does not run.
+async fn kept(
+    running: &Running,
+    node: NodeId,
+    phase: Phase,
+    as_of: AsOf,
+) -> Result<Arc<Kept>, Problem> {
+    let planned = running.planned.clone();
+    if as_of == AsOf::Live {
+        return Err(Problem::conflict(&format!(
+            "the pipeline is {}: live state is seen while it runs; ask with as_of=checkpoint for \
+             that of its last checkpoint",
+            phase.name()
+        )));
+    }
+    let archive = checkpoints::archive(&planned.plan)?;
+    let opened = blocking(move || {
+        let list = archive.list().map_err(|error| Problem::internal(&error))?;
+        let last = list.iter().rfind(|info| info.damage.is_none());
+        let last = last.ok_or_else(|| {
+            let why = format!(
+                "the pipeline is {}, and has made no checkpoint",
+                phase.name()
+            );
+            Problem::conflict(&why)
+        })?;
+        let rows = CheckpointRows::open(&archive, last.id);
+        let rows = rows.map_err(|error| Problem::internal(&error))?;
+        let name = &planned.plan.nodes[node].name;
+        let mut nodes = rows.manifest.nodes.iter();
+        let known = nodes.find(|known| known.name() == name);
+        let stored = |role: &str| {
+            Some(StoredTable {
+                storage: rows.storage(),
+                table: known?.table(role)?,
+                shards: 0..SHARDS,
+                restored: None,
+                budget: Arc::new(Budget::new(usize::MAX)),
+            })
+        };
+        let tables = planned.description[node].tables.iter();
+        let tables = tables.map(|table| stored(&table.role)).collect();
+        Ok(Kept { tables, rows })
+    });
+    opened.await.map(Arc::new)
+}
+
+impl Kept {
+    fn look(&self, look: &Look) -> Result<Seen, LookError> {
+        let mut seen = Seen::new(look.rows_max);
+        if let Some(table) = &self.tables[look.table] {
+            table.look(look, &mut seen).map_err(StateError::from)?;
+        }
+        Ok(seen)
+    }
 }
 
 /// A look at an operator.
@@ -144,6 +222,8 @@ struct Looking<'a> {
     /// What its tables are for.
     tables: Vec<&'a str>,
     looks: Looks,
+    /// Where nothing runs.
+    kept: Option<Arc<Kept>>,
     as_of: AsOf,
     key: Option<WantedKey>,
     limit: usize,
@@ -181,6 +261,7 @@ impl<'a> Looking<'a> {
                 .take(shown)
                 .collect(),
             looks: running.pipeline.looks().clone(),
+            kept: None,
             as_of: query.as_of,
             key: key.transpose().map_err(|why| Problem::bad_request(&why))?,
             limit,
@@ -252,8 +333,11 @@ impl<'a> Looking<'a> {
         match self.as_of {
             AsOf::Live => self.looks.live(self.node, at.task, look).await,
             AsOf::Checkpoint => {
-                let (looks, node) = (self.looks.clone(), self.node);
-                let looking = spawn_blocking(move || looks.as_of_checkpoint(node, &look));
+                let (looks, node, kept) = (self.looks.clone(), self.node, self.kept.clone());
+                let looking = spawn_blocking(move || match kept {
+                    Some(kept) => kept.look(&look),
+                    None => looks.as_of_checkpoint(node, &look),
+                });
                 looking.await.map_err(|_| LookError::Between)?
             }
         }

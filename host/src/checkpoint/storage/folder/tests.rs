@@ -7,6 +7,8 @@ mod failure;
 /// Measures times; run by hand.
 mod measure;
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 const MEMORY: usize = 8 << 20;
@@ -235,6 +237,40 @@ fn a_number_that_is_written_again_replaces_what_it_was() {
     assert_eq!(rows(&storage), []);
     storage.restore(2).expect("checkpoint 2");
     assert_eq!(rows(&storage), pairs(&[("a", "1"), ("b", "2")]));
+}
+
+#[test]
+fn a_checkpoint_is_looked_at_beside_the_current_rows() {
+    let folder = folder();
+    let storage = open(&folder);
+    write(&storage, 1, &[("a", "1")]);
+    write(&storage, 2, &[("a", "2"), ("b", "2")]);
+    let archive = storage.archive().clone();
+    let before = files_of(&archive.path(1));
+    let looked = CheckpointRows::open(&archive, 1).expect("checkpoint 1");
+    assert_eq!(looked.manifest.id, 1);
+    assert_eq!(rows(&*looked.storage()), pairs(&[("a", "1")]));
+    storage.delete(2).expect("it is there");
+    write(&storage, 2, &[("c", "3")]);
+    drop(looked);
+    assert_eq!(files_of(&archive.path(1)), before, "as it was");
+    assert_eq!(archive.verify(1).expect("whole").id, 1);
+    let names = fs::read_dir(archive.folder()).expect("readable");
+    let names = names.map(|entry| entry.expect("readable").file_name());
+    assert_eq!(names.count(), 2, "nothing is left");
+    assert!(CheckpointRows::open(&archive, 7).is_err());
+}
+
+/// The names and contents of a folder's files.
+fn files_of(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(folder).expect("readable");
+    files
+        .map(|entry| {
+            let path = entry.expect("readable").path();
+            let bytes = fs::read(&path).expect("readable");
+            (path, bytes)
+        })
+        .collect()
 }
 
 #[test]
