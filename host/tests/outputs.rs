@@ -751,6 +751,38 @@ fn killed_runs_leave_no_parquet_files_behind() {
     assert_eq!(files, whole);
 }
 
+/// Nor where they and the next one start anew.
+#[test]
+fn runs_that_start_anew_leave_no_parquet_files_behind() {
+    let mut copying = Copying::new("out.parquet", "replace", CHECKPOINTS);
+    copying.add_rows(3);
+    copying.finish();
+    let anew = |crash: Option<&str>| {
+        let mut command = copying.command();
+        command.arg("--fresh");
+        if let Some(place) = crash {
+            command.env("SLUICEBOX_CRASH_AT", place);
+        }
+        let mut host = command.spawn().expect("it starts");
+        let mut input = host.stdin.take().expect("it is piped");
+        input.write_all(row(9).as_bytes()).expect("it is read");
+        drop(input);
+        end(host, End::Finished)
+    };
+    for place in ["write_before", "manifest_before"] {
+        let output = anew(Some(place));
+        assert_eq!(output.status.code(), None, "{place}: {}", said(&output));
+        let output = anew(None);
+        assert_eq!(output.status.code(), Some(0), "{place}: {}", said(&output));
+        let files = outputs(copying.folder.path());
+        let is_whole = |path: &PathBuf| path.extension() == Some(OsStr::new("parquet"));
+        assert!(
+            !files.is_empty() && files.iter().all(is_whole),
+            "{place}: {files:?}"
+        );
+    }
+}
+
 /// Whatever happens between runs and to them: a file that has its name is whole, and what
 /// it was until the next whole one; no line of the user's is lost; and over runs that go
 /// on, no row is doubled or lost.

@@ -186,12 +186,16 @@ impl CheckpointedParquet {
                     let later = files.later(id).map_err(refused)?;
                     files.obsolete.extend(later);
                 }
-                let left = files.left_after(options.checkpoint, there);
-                files.obsolete.extend(left);
+                if let Some(id) = options.checkpoint {
+                    let left = files.left_after(id, there);
+                    files.obsolete.extend(left);
+                }
             }
             None => {
                 let others = files.others(options.if_exists);
                 files.obsolete = others.map_err(refused)?;
+                let left = files.left_after(0, there);
+                files.obsolete.extend(left);
                 tell_of_replaced(node, &files.obsolete);
             }
         }
@@ -220,18 +224,14 @@ impl CheckpointedParquet {
     }
 
     /// Temporary files that runs of this pipeline have left which were killed before a
-    /// checkpoint after this one was written: no checkpoint has them. One with an earlier
-    /// number has had its name, and somebody took that away.
-    fn left_after(
-        &self,
-        checkpoint: Option<CheckpointId>,
-        there: Vec<NumberedFile>,
-    ) -> Vec<NumberedFile> {
+    /// checkpoint after this one, of all where there is none, was written: no checkpoint has
+    /// them. One with an earlier number has had its name, and somebody took that away.
+    fn left_after(&self, checkpoint: CheckpointId, there: Vec<NumberedFile>) -> Vec<NumberedFile> {
         let staged = self.staged.iter();
         let staged = staged.filter_map(|it| Some(self.names.file(it.from.clone())?.number));
         let staged: Vec<u64> = staged.collect();
         let is_left = |it: &NumberedFile| {
-            let is_later = checkpoint.is_some_and(|id| it.number > id);
+            let is_later = it.number > checkpoint;
             let is_staged = staged.contains(&it.number);
             it.is_part && is_later && !is_staged && self.written.is_own(it)
         };
