@@ -125,7 +125,7 @@ fn list(
         let index = Index::of(path, &pipeline.name, before);
         let index = index.map_err(|error| unreadable(path, &error))?;
         if let Some(listed) = page(&plan, path, &index, &known, query, limit)? {
-            if index.len() <= INDEX_MAX {
+            if index.count() <= INDEX_MAX {
                 *host.letters() = Some(index);
             }
             return Ok(listed);
@@ -151,7 +151,7 @@ fn page(
     let mut count = 0;
     // The last ones, and one more if there is one.
     let mut found: VecDeque<usize> = VecDeque::new();
-    for letter in 0..index.len() {
+    for letter in 0..index.count() {
         let is_of_node = is(query.node.as_deref(), index.node(letter));
         let is_of_kind = is(query.kind.as_deref(), index.kind(letter));
         if is_of_node && is_of_kind && query.status.has(statuses.of(&index.id(letter))) {

@@ -90,7 +90,7 @@ impl Index {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.letters.len()
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let all = super::super::read(path, "shop", |id, kept| read.push((id, kept.letter.error)));
         all.expect("readable");
         let mut indexed = Vec::new();
-        let is_there = index.read(0..index.len(), |letter, kept| {
+        let is_there = index.read(0..index.count(), |letter, kept| {
             assert_eq!((index.node(letter), index.kind(letter)), ("n", "reject"));
             indexed.push((index.id(letter), kept.letter.error));
             ControlFlow::Continue(())
@@ -187,7 +187,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("dead.jsonl");
         let mut index = Index::of(&path, "shop", None).expect("there is no file");
-        assert_eq!(index.len(), 0);
+        assert_eq!(index.count(), 0);
         let (one, two, three) = (line("shop", "a"), line("shop", "bb"), line("shop", "ccc"));
         let other = line("shop2", "a");
         let cut = &two[..two.len() - 5];
@@ -220,7 +220,7 @@ mod tests {
                     .expect("writable");
             }
             index = Index::of(&path, "shop", Some(index)).expect("readable");
-            assert_eq!(index.len(), count, "{text}");
+            assert_eq!(index.count(), count, "{text}");
             fs::write(&path, &text).expect("writable");
             let [indexed, read] = found(&path, &index);
             assert_eq!(indexed, read, "{text}");
@@ -232,6 +232,6 @@ mod tests {
         let read = index.read(0..2, |_, _| ControlFlow::Continue(()));
         assert!(!read.expect("readable"), "they are elsewhere");
         let of_other = Index::of(&path, "shop2", Some(index)).expect("readable");
-        assert_eq!(of_other.len(), 0);
+        assert_eq!(of_other.count(), 0);
     }
 }
