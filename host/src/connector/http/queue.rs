@@ -443,7 +443,7 @@ mod tests {
             pieces: vec![Piece {
                 data: vec![b'1'; rows as usize],
                 spans: (0..rows).map(|row| (row, row + 1)).collect(),
-                broken: None,
+                ..Piece::default()
             }],
             bytes,
             key: key.map(|key| PostedAs::new(key, b"body")),
@@ -586,6 +586,7 @@ mod tests {
             data: vec![0; 9],
             spans: (0..rows).map(|row| (row, row + 1)).collect(),
             broken: is_broken.then(|| bad(0)),
+            skipped: 0,
         };
         for (skipped, expected) in [
             (0, [3, 2]),
