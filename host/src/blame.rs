@@ -65,6 +65,11 @@ impl Fault {
         can_pass: true,
     };
 
+    /// Whether it is the rows that do it, by themselves or by what a plugin makes of them.
+    pub fn is_of_row(self) -> bool {
+        matches!(self.blame, Blame::Row | Blame::Plugin)
+    }
+
     const fn lasting(blame: Blame) -> Fault {
         Fault {
             blame,

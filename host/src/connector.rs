@@ -34,7 +34,7 @@ pub mod redis;
 pub mod replay;
 /// All connectors that a pipeline's file can name.
 pub mod registry;
-/// What connectors of servers with transactions share.
+/// What connectors of servers share.
 mod server;
 /// Receives rows over TCP.
 pub mod tcp;

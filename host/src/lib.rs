@@ -76,6 +76,8 @@ mod non_finite;
 pub mod json;
 // What is secret in addresses.
 pub(crate) mod credentials;
+// Digests as text.
+mod digest;
 // Values as plain text.
 pub(crate) mod text;
 // Rows that could not be processed.

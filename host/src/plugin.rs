@@ -14,8 +14,6 @@ mod cache;
 mod contract;
 /// Checks a plugin's description.
 mod describe;
-/// Digests as text.
-pub(crate) mod digest;
 /// Compiles plugins, and keeps the deadlines of their calls.
 mod engine;
 /// A plugin's description for `sluicebox inspect`.
@@ -38,9 +36,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
 
-use crate::logic::Limits;
+use crate::digest::digest;
 use crate::logic::{
-    Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
+    Factory, Failure, FailureKind, Instance, Kind, Limits, LoadError, Loader, Module, ModuleInfo,
     OperatorInfo, Value,
 };
 use crate::quantity::ShownBytes;
@@ -115,7 +113,7 @@ impl PluginLoader {
 
     /// Compiles a plugin that somebody has sent, and lets it describe itself.
     pub fn check(&self, bytes: &[u8]) -> Result<Plugin, LoadError> {
-        let digest = digest::digest(bytes);
+        let digest = digest(bytes);
         let plugin = self.compile(Path::new("of the request"), bytes, digest)?;
         Ok(Plugin(Arc::new(plugin)))
     }
@@ -123,7 +121,7 @@ impl PluginLoader {
     /// As [`Loader::load`], with the concrete type.
     pub fn plugin(&self, path: &Path) -> Result<Plugin, LoadError> {
         let bytes = read(path)?;
-        let digest = digest::digest(&bytes);
+        let digest = digest(&bytes);
         let slot = self.slot(path, &digest);
         let mut loaded = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plugin) = loaded.upgrade() {

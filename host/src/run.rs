@@ -40,7 +40,6 @@ use tracing::Instrument;
 
 use self::attempt::Attempt;
 use self::revision::Revision;
-use crate::blame::Blame;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
 use crate::element::Purpose;
@@ -273,8 +272,7 @@ impl Job {
         }
         let mut failures = restart::Failures::new(self.current().plan.restart);
         while let Err(error) = self.attempt().run().await {
-            let is_of_row = matches!(error.fault().blame, Blame::Plugin | Blame::Row);
-            if is_of_row && self.ends_at_bad_rows {
+            if error.fault().is_of_row() && self.ends_at_bad_rows {
                 return Err(error);
             }
             failures.wait(error, &stop).await?;

@@ -54,6 +54,14 @@ pub fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
     }
 }
 
+/// Cuts off what a text has behind so many bytes, and leaves the mark of [`cut`] there.
+pub fn truncate(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+}
+
 /// Appends a character, escaped if it could control a terminal.
 pub fn push_printable(text: &mut String, character: char) {
     if is_printable(character) {

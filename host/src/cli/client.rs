@@ -2,7 +2,6 @@
 //! nobody answers, the answer is not a host's, or the host says why it refuses.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::{CliError, print};
 use crate::blame::causes;
+use crate::http::is_loopback;
 
 const DEFAULT: &str = "http://127.0.0.1:7878";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -161,11 +161,6 @@ impl HostArguments {
 /// An environment variable, unless it is empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn certificates(file: &Path) -> anyhow::Result<Vec<Certificate>> {

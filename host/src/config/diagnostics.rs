@@ -14,7 +14,7 @@ use miette::{
 };
 
 use crate::credentials;
-use crate::text::printable;
+use crate::text::{printable, truncate};
 
 /// The file that mistakes point into.
 #[derive(Clone, Debug)]
@@ -261,10 +261,7 @@ pub fn shorten(text: &mut String) {
         let words = text.split_inclusive(char::is_whitespace);
         *text = words.map(shorten_word).collect();
     }
-    if text.len() > MESSAGE_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
-        text.push('…');
-    }
+    truncate(text, MESSAGE_BYTES_MAX);
 }
 
 /// Cuts a word in its middle: of a path, both ends tell something.

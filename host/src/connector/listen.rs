@@ -1,7 +1,7 @@
 //! Addresses that sources listen on.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, lookup_host};
 use toml::Spanned;
@@ -9,6 +9,7 @@ use toml::Spanned;
 use crate::blame::Fault;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::ConfigValue;
+use crate::http;
 use crate::source::{SourceContext, SourceError};
 
 /// What `listen` has.
@@ -35,9 +36,7 @@ pub fn read(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<Spann
 
 /// Whether only programs of this machine reach the address.
 pub fn is_loopback(listen: &str) -> bool {
-    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    http::is_loopback(listen.rsplit_once(':').map_or(listen, |(host, _)| host))
 }
 
 /// Listens on an address, and tells which it is: a name may have several, and port 0 is any

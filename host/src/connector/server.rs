@@ -1,6 +1,6 @@
-//! What connectors share that write to a server within transactions of its own: how a server
-//! is called, how earlier runs are fenced by an epoch, which rows wait for a commit, and how
-//! a row is shown that the server cannot take.
+//! What connectors of servers share: how a server is called, its password, and how a row is
+//! shown that it cannot take; and where rows are written within transactions of the server's
+//! own, how earlier runs are fenced by an epoch, and which rows wait for a commit.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use crate::checkpoint::transaction::TransactionError;
 use crate::element::CheckpointId;
 use crate::json::render_row;
 use crate::sink::CommitContext;
+use crate::text::truncate;
 
 /// An address, or the folder of the server's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,10 +170,7 @@ const SHOWN_BYTES_MAX: usize = 300;
 /// A row that cannot be written, as a message shows it.
 pub fn shown(batch: &Batch, row: usize) -> String {
     let mut shown = render_row(batch, row);
-    if shown.len() > SHOWN_BYTES_MAX {
-        shown.truncate(shown.floor_char_boundary(SHOWN_BYTES_MAX));
-        shown.push('…');
-    }
+    truncate(&mut shown, SHOWN_BYTES_MAX);
     shown
 }
 

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::digest::hex;
 use crate::clock::{Clock, SystemClock};
+use crate::digest::hex;
 
 /// The first bytes of a file; the digest of the rest follows. Must change with
 /// the layout of the file.

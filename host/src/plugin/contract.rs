@@ -539,7 +539,7 @@ pub enum Level {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::digest::digest;
+    use crate::digest::digest;
 
     const WIT: &str = include_str!("../../../sdk/wit/plugin.wit");
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::FILE_BYTES_MAX;
 use crate::file_stamp::FileStamp;
 use crate::logic::{KeptPlugin, PluginVersion};
-use crate::plugin::{self, digest};
+use crate::{digest, plugin};
 
 /// What a pipeline runs. Two contents with the same digest run the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,6 @@ use super::recent::Recent;
 use super::revision::{Planned, States};
 use super::shadow::{Comparison, compare};
 use super::store::{ChangeOutcome, ChangeRecord, Ledger};
-use crate::blame::Blame;
 use crate::checkpoint::replacement::Replacement;
 use crate::plan::StateBackend;
 use crate::progress::{NodeProgress, Role};
@@ -736,16 +735,15 @@ impl Course {
 
     /// A run has failed, or could not be started.
     fn failed(&mut self, mut trial: Trial, error: &RunError) -> bool {
+        let fault = error.fault();
         if trial.can_be_taken_back() {
-            if !matches!(error.fault().blame, Blame::Plugin | Blame::Row) {
+            if !fault.is_of_row() {
                 // It may be what it has opened that has failed.
                 self.opened = None;
             }
             return self.take_back(&mut trial, &error.to_string());
         }
-        let fault = error.fault();
-        let is_of_row = matches!(fault.blame, Blame::Plugin | Blame::Row);
-        if trial.next.is_replay && is_of_row && self.give_up_replay(error.to_string()) {
+        if trial.next.is_replay && fault.is_of_row() && self.give_up_replay(error.to_string()) {
             self.next = self.held.clone().map(Next::again);
             return false;
         }

@@ -257,13 +257,13 @@ impl Host {
         self.upload.clone().acquire_owned().await.ok()
     }
 
-    /// Asks [`Host::run`] to stop all pipelines at a checkpoint.
     /// Where the dead letters are that somebody has looked at last.
     pub fn letters(&self) -> MutexGuard<'_, Option<Index>> {
         // It is taken and given back as a whole.
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks [`Host::run`] to stop all pipelines at a checkpoint.
     pub fn stop(&self) -> &Stop {
         &self.stop
     }

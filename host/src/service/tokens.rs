@@ -21,8 +21,8 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::content::Stamp;
 use super::store;
+use crate::digest::hex;
 use crate::paths;
-use crate::plugin::digest::hex;
 
 /// What a token begins with, so that one that leaks is recognised.
 const PREFIX: &str = "sluicebox_";

@@ -4,6 +4,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
 use crate::plan::{Algorithm, ChecksumPlan};
 use crate::schema::Schema;
 use crate::text;
@@ -59,10 +60,7 @@ impl Checksums {
 fn checksum(algorithm: Algorithm, bytes: &[u8]) -> String {
     match algorithm {
         Algorithm::Crc32 => format!("{:08x}", crc32fast::hash(bytes)),
-        Algorithm::Sha256 => {
-            let digest = Sha256::digest(bytes);
-            digest.iter().map(|byte| format!("{byte:02x}")).collect()
-        }
+        Algorithm::Sha256 => hex(&Sha256::digest(bytes)),
     }
 }
 

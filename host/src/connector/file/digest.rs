@@ -21,6 +21,32 @@ pub(super) fn digest(file: &File, offset: u64) -> io::Result<String> {
     Ok(digest_of(&bytes))
 }
 
+/// As many of its first bytes as are looked at, or all that it has.
+pub(super) fn start_of(file: &File) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; BYTES as usize];
+    let length = read_at_most(file, &mut start, 0)?;
+    start.truncate(length);
+    Ok(start)
+}
+
+/// Fills the buffer with what the file has from a place on, fewer bytes only at its end.
+pub(super) fn read_at_most(file: &File, mut buffer: &mut [u8], mut at: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while !buffer.is_empty() {
+        match file.read_at(buffer, at) {
+            Ok(0) => break,
+            Ok(length) => {
+                read += length;
+                at += length as u64;
+                buffer = &mut buffer[length..];
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(read)
+}
+
 pub(super) fn digest_of(bytes: &[u8]) -> String {
     format!("{:016x}", XxHash3_64::oneshot(bytes))
 }

@@ -15,12 +15,11 @@ use tokio::task::JoinHandle;
 use super::digest::{ReadText, RunningDigest};
 use super::known::{SourceFile, cannot_read, letting_go};
 use super::mark::{FileMark, Head, LinkNames, Seen};
-use super::opened::{Compression, OpenedFile};
+use super::opened::{Compression, OpenFiles, OpenedFile};
 use crate::batch::Offsets;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::{Decoder, check_header_start};
-use crate::descriptors;
 use crate::format::{Format, RowFormat};
 use crate::paths::{is_device, shown};
 use crate::schema::Schema;
@@ -103,16 +102,9 @@ pub(super) enum FirstLine {
 /// A longer header is read only by the run.
 pub(super) const HEADER_BYTES: usize = 64 << 10;
 
-/// How many files a task has open at a time, fewer where the process may not have as many
-/// for all its tasks.
-const OPEN_MAX: usize = 64;
-
 pub struct FileInput {
     partitions: Vec<FilePartition>,
-    /// Those that may be open, the one that was read last at the end.
-    opened: VecDeque<usize>,
-    /// How many may.
-    open_max: usize,
+    open: OpenFiles,
     /// How many blocks of a partition are decoded ahead; 0 decodes in this
     /// task.
     ahead: usize,
@@ -211,7 +203,7 @@ impl FileInput {
             .iter()
             .enumerate()
             .filter(|(index, _)| context.placement.has_partition(*index));
-        let open_max = descriptors::share(OPEN_MAX, context.placement.tasks);
+        let mut open = OpenFiles::new(context.placement.tasks);
         let mut partitions = Vec::new();
         for (_, file) in ours {
             let opened = file.open(context)?;
@@ -224,7 +216,7 @@ impl FileInput {
             lines.must_be_text = compression != Some(Compression::None);
             let decoder = decoder.clone();
             let mut partition = FilePartition::open(lines, file, &format.format, decoder, context)?;
-            if partitions.len() >= open_max {
+            if !open.starts_with(partitions.len()) {
                 partition.close();
             }
             partitions.push(partition);
@@ -234,8 +226,7 @@ impl FileInput {
             workers => workers.div_ceil(partitions.len().max(1)),
         };
         Ok(FileInput {
-            opened: (0..partitions.len().min(open_max)).collect(),
-            open_max,
+            open,
             partitions,
             ahead,
             absent: Arc::default(),
@@ -275,7 +266,9 @@ impl SourceInput for FileInput {
             let Some(&index) = order.first() else {
                 return Ok(Arrival::Over);
             };
-            self.make_room(index);
+            if let Some(other) = self.open.next(index) {
+                self.partitions[other].close();
+            }
             let partition = &mut self.partitions[index];
             let chunk = match self.ahead {
                 0 => partition.decode_here(&self.context)?,
@@ -293,20 +286,6 @@ impl SourceInput for FileInput {
         let size: u64 = self.partitions.iter().map(|p| p.lines.file.size).sum();
         let taken: u64 = self.partitions.iter().map(|p| p.taken_bytes).sum();
         (size > 0).then(|| (taken as f64 / size as f64).min(1.0))
-    }
-}
-
-impl FileInput {
-    /// Closes the file that was not read for longest, if too many are open for
-    /// another.
-    fn make_room(&mut self, index: usize) {
-        self.opened.retain(|&opened| opened != index);
-        if self.opened.len() >= self.open_max
-            && let Some(oldest) = self.opened.pop_front()
-        {
-            self.partitions[oldest].close();
-        }
-        self.opened.push_back(index);
     }
 }
 

@@ -2,6 +2,7 @@
 //! others are read, since a process may have only so many files open. What decompresses it
 //! stays, so that nothing is decompressed twice.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -11,6 +12,7 @@ use flate2::bufread::GzDecoder;
 
 use super::digest::{self, digest, digest_of};
 use super::mark::{FileId, FileMark, Seen};
+use crate::descriptors;
 use crate::paths::is_device;
 use crate::source::looks;
 
@@ -80,6 +82,46 @@ pub(super) struct OpenedFile {
     /// Whether it is known by its length and its end, since it never changes.
     is_whole: bool,
     text: Option<Text<DiskFile>>,
+}
+
+/// Which files of a task are open, the one that was read last at the end. They are known by
+/// the numbers of their partitions.
+pub(super) struct OpenFiles {
+    open: VecDeque<usize>,
+    open_max: usize,
+}
+
+/// How many files a task has open at a time, fewer where the process may not have as many
+/// for all its tasks.
+const OPEN_MAX: usize = 64;
+
+impl OpenFiles {
+    /// Nothing is open yet.
+    pub fn new(tasks: usize) -> Self {
+        OpenFiles {
+            open: VecDeque::new(),
+            open_max: descriptors::share(OPEN_MAX, tasks),
+        }
+    }
+
+    /// Notes a file that was opened before any is read. Returns whether it may stay open.
+    pub fn starts_with(&mut self, file: usize) -> bool {
+        let has_room = self.open.len() < self.open_max;
+        if has_room {
+            self.open.push_back(file);
+        }
+        has_room
+    }
+
+    /// Notes that a file is read. Returns the one that was not read for longest, to be
+    /// closed, if too many were open with this one.
+    pub fn next(&mut self, file: usize) -> Option<usize> {
+        self.open.retain(|&open| open != file);
+        let is_full = self.open.len() >= self.open_max;
+        let oldest = is_full.then(|| self.open.pop_front()).flatten();
+        self.open.push_back(file);
+        oldest
+    }
 }
 
 /// Where a file is, and how it began when it was opened.

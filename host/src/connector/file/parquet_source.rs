@@ -26,13 +26,13 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 
 use self::columns::{Checked, column, find, fits, lenient, names};
+use super::digest::start_of;
 use super::known::{SourceFile, cannot_read};
 use super::mark::{FileMark, Head};
-use super::opened::OpenedFile;
+use super::opened::{OpenFiles, OpenedFile};
 use crate::batch::{Block, Offsets, Payload};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
-use crate::descriptors;
 use crate::format::RowFormat;
 use crate::json::render_columns;
 use crate::paths::shown;
@@ -49,14 +49,9 @@ const BATCH_BYTES: usize = 8 << 20;
 const FIRST_ROWS: usize = 64;
 const ROWS_MAX: usize = 4_096;
 
-/// How many files a task has open at a time, fewer where the process may not have as many.
-const OPEN_MAX: usize = 64;
-
 pub(super) struct ParquetInput {
     partitions: Vec<ParquetPartition>,
-    /// Those that are open, the one that was read last at the end.
-    opened: VecDeque<usize>,
-    open_max: usize,
+    open: OpenFiles,
     /// What the restored checkpoint has of files that are gone.
     pub absent: Arc<[PartitionSnapshot]>,
     reading: Reading,
@@ -104,7 +99,7 @@ struct ReadRows {
     good: RecordBatch,
     /// Which rows the good ones are, of all that were read; absent where all are good.
     places: Option<Vec<u32>>,
-    bad: VecDeque<(u64, BadRow)>,
+    bad: VecDeque<BadRow>,
     /// The number of the first row, how many there are, and how many were handed out.
     first: u64,
     rows: usize,
@@ -205,22 +200,10 @@ impl ParquetInput {
         let partitions = ours.map(|(_, file)| ParquetPartition::open(file, &reading));
         Ok(ParquetInput {
             partitions: partitions.collect::<Result<_, _>>()?,
-            opened: VecDeque::new(),
-            open_max: descriptors::share(OPEN_MAX, context.placement.tasks),
+            open: OpenFiles::new(context.placement.tasks),
             absent: Arc::default(),
             reading,
         })
-    }
-
-    /// Closes the file that was not read for longest, if too many are open for another.
-    fn make_room(&mut self, index: usize) {
-        self.opened.retain(|&opened| opened != index);
-        if self.opened.len() >= self.open_max
-            && let Some(oldest) = self.opened.pop_front()
-        {
-            self.partitions[oldest].reader = None;
-        }
-        self.opened.push_back(index);
     }
 }
 
@@ -255,7 +238,9 @@ impl SourceInput for ParquetInput {
             let Some(&index) = order.first() else {
                 return Ok(Arrival::Over);
             };
-            self.make_room(index);
+            if let Some(other) = self.open.next(index) {
+                self.partitions[other].reader = None;
+            }
             let chunk = self.partitions[index].next(&self.reading)?;
             if chunk.is_none() {
                 self.partitions[index].reader = None;
@@ -278,17 +263,10 @@ impl ParquetPartition {
         file.close();
         let path = file.path().to_owned();
         let failed = |cause: io::Error| cannot_read(&path, &source.name, &cause, context);
-        let mut start = Vec::new();
-        let opened = File::open(&path).map_err(failed)?;
+        let opened = file.reopen().map_err(failed)?;
         let mark = FileMark {
             read: file.digest(0).map_err(failed)?,
-            head: {
-                let length = super::digest::BYTES.min(file.size) as usize;
-                start.resize(length, 0);
-                std::os::unix::fs::FileExt::read_exact_at(&opened, &mut start, 0)
-                    .map_err(failed)?;
-                Head::of(&start)
-            },
+            head: Head::of(&start_of(&opened).map_err(failed)?),
             file: Some(file.id()),
             all: None,
             seen: None,
@@ -482,15 +460,12 @@ impl Reading {
             for (row, error) in checked.bad {
                 let offset = first + row as u64;
                 let payload = render_columns(&self.lenient, &anything, row).into_bytes();
-                bad.push_back((
+                bad.push_back(BadRow {
                     offset,
-                    BadRow {
-                        offset,
-                        error,
-                        payload,
-                        envelope: None,
-                    },
-                ));
+                    error,
+                    payload,
+                    envelope: None,
+                });
             }
             good = filter_record_batch(batch, &BooleanArray::from(is_good)).map_err(|error| {
                 self.context
@@ -545,7 +520,7 @@ impl ReadRows {
             }
         };
         let mut bad = Vec::new();
-        while let Some((_, row)) = self.bad.pop_front_if(|(offset, _)| *offset < until) {
+        while let Some(row) = self.bad.pop_front_if(|row| row.offset < until) {
             bad.push(row);
         }
         self.given = to;

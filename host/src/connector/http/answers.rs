@@ -198,7 +198,7 @@ impl Reception {
                 None => "no row is taken".to_owned(),
             };
             let mut refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_rows", detail);
-            refusal.problem.counted = Some(counted.into());
+            refusal.problem.counted = Some(counted);
             return Err(refusal);
         }
         Ok(Answer {
@@ -206,7 +206,7 @@ impl Reception {
                 Acknowledge::Taken => StatusCode::ACCEPTED,
                 Acknowledge::Checkpoint => StatusCode::OK,
             },
-            counted: counted.into(),
+            counted,
             is_repeated: ticket.is_repeated,
         })
     }
@@ -249,32 +249,13 @@ fn key_of(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     }
 }
 
-/// How many rows of a request were taken.
-#[derive(Debug, Serialize)]
-struct Counts {
-    taken: u64,
-    not_taken: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    reasons: Vec<Reason>,
-}
-
-impl From<Counted> for Counts {
-    fn from(counted: Counted) -> Self {
-        Counts {
-            taken: counted.taken,
-            not_taken: counted.not_taken,
-            reasons: counted.reasons,
-        }
-    }
-}
-
 /// Rows were taken.
 #[derive(Debug, Serialize)]
 struct Answer {
     #[serde(skip)]
     status: StatusCode,
     #[serde(flatten)]
-    counted: Counts,
+    counted: Counted,
     /// They had been posted before.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_repeated: bool,
@@ -304,7 +285,7 @@ struct Problem {
     /// For programs; codes stay the same.
     code: &'static str,
     #[serde(flatten)]
-    counted: Option<Counts>,
+    counted: Option<Counted>,
 }
 
 impl Refusal {

@@ -84,7 +84,7 @@ impl Reading {
             if length > self.bytes_max {
                 return Err(BodyError::TooLarge);
             }
-            let more = length.div_ceil(1 << 10) - room.num_permits().min(length.div_ceil(1 << 10));
+            let more = length.div_ceil(1 << 10).saturating_sub(room.num_permits());
             if more > 0 {
                 room.merge(self.room(more).await?);
             }

@@ -19,6 +19,7 @@ use crate::connector::network;
 use crate::offload::blocking;
 use crate::quantity::show_ms;
 use crate::stop::Stop;
+use crate::text::truncate;
 
 /// No server can have the host wait longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
@@ -386,8 +387,7 @@ async fn beginning(mut answer: Response) -> String {
     let is_cut = bytes.len() > SHOWN_BYTES_MAX;
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
     if is_cut {
-        text.truncate(text.floor_char_boundary(SHOWN_BYTES_MAX));
-        text.push('…');
+        truncate(&mut text, SHOWN_BYTES_MAX);
     }
     text.trim().to_owned()
 }

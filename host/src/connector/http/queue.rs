@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::repeats::{OtherBody, PostedAs, Repeats};
@@ -99,7 +100,7 @@ struct Bad {
 }
 
 /// Why a row was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// Its number in the request, from 1.
     pub row: u64,
@@ -155,11 +156,12 @@ pub struct Ticket {
 }
 
 /// What has become of the rows of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Counted {
     pub taken: u64,
     pub not_taken: u64,
     /// Of the first few that were not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
 }
 

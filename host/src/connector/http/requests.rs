@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::RowNumbers;
+use crate::digest::hex;
 use crate::json::JsonColumns;
 
 /// What a request's body has.
@@ -187,11 +188,7 @@ impl Packer {
         }
         digest.update(self.numbers.next.to_le_bytes());
         digest.update(body);
-        let digest = digest.finalize();
-        digest[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&digest.finalize()[..16])
     }
 }
 

@@ -59,43 +59,33 @@ pub fn cut(
                 spans,
                 ..Piece::default()
             };
-            Ok(split(whole).collect())
+            Ok(split(whole))
         }
         Shape::Lines => Ok(lines(body, cutter.clone())),
     }
 }
 
-fn split(whole: Piece) -> impl Iterator<Item = Piece> {
-    let Piece {
-        data,
-        spans,
-        broken,
-        ..
-    } = whole;
-    let mut pieces: Vec<Piece> = match spans.len() {
-        0..=PIECE_ROWS => vec![Piece {
-            data,
-            spans,
-            ..Piece::default()
-        }],
-        _ => spans
-            .chunks(PIECE_ROWS)
-            .map(|spans| {
-                let from = spans.first().map_or(0, |(start, _)| *start);
-                let to = spans.last().map_or(0, |(_, end)| *end);
-                let moved = spans.iter().map(|(start, end)| (start - from, end - from));
-                Piece {
-                    data: data[from as usize..to as usize].to_vec(),
-                    spans: moved.collect(),
-                    ..Piece::default()
-                }
-            })
-            .collect(),
-    };
-    if let Some(last) = pieces.last_mut() {
-        last.broken = broken;
+fn split(whole: Piece) -> Vec<Piece> {
+    if whole.spans.len() <= PIECE_ROWS {
+        return vec![whole];
     }
-    pieces.into_iter()
+    let chunks = whole.spans.chunks(PIECE_ROWS);
+    let mut pieces: Vec<Piece> = chunks
+        .map(|spans| {
+            let from = spans.first().map_or(0, |(start, _)| *start);
+            let to = spans.last().map_or(0, |(_, end)| *end);
+            let moved = spans.iter().map(|(start, end)| (start - from, end - from));
+            Piece {
+                data: whole.data[from as usize..to as usize].to_vec(),
+                spans: moved.collect(),
+                ..Piece::default()
+            }
+        })
+        .collect();
+    if let Some(last) = pieces.last_mut() {
+        last.broken = whole.broken;
+    }
+    pieces
 }
 
 fn lines(mut body: Vec<u8>, mut cutter: RowCutter) -> Vec<Piece> {

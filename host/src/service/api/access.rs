@@ -20,6 +20,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 use super::problem::Problem;
+use crate::http::is_loopback;
 use crate::http::listener::Peer;
 use crate::service::store::BY_HTTP;
 use crate::service::tokens::{Role, Tokens};
@@ -172,7 +173,7 @@ fn foreign(headers: &HeaderMap, has_tokens: bool, has_tls: bool) -> Option<&'sta
     let authority = |name| Some(headers.get(name)?.to_str().ok()?.parse::<Authority>().ok());
     if let Some(host) = authority(header::HOST)
         && !has_tokens
-        && !host.as_ref().is_some_and(is_loopback)
+        && !host.is_some_and(|host| is_loopback(host.host()))
     {
         return Some("this host is asked for by `localhost` or its address");
     }
@@ -183,12 +184,6 @@ fn foreign(headers: &HeaderMap, has_tokens: bool, has_tls: bool) -> Option<&'sta
     let origin = origin.and_then(|origin| origin.parse::<Authority>().ok());
     let is_own = origin == authority(header::HOST).flatten();
     (!is_own).then_some("pages of other sites may not use this host")
-}
-
-fn is_loopback(authority: &Authority) -> bool {
-    let host = authority.host().trim_matches(['[', ']']);
-    let address = host.parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 pub use self::index::Index;
 use crate::dead_letter::DeadLetter;
+use crate::digest::digest;
 use crate::element::CheckpointId;
-use crate::plugin::digest::digest;
 
 /// A line of the file.
 #[derive(Debug, Deserialize)]

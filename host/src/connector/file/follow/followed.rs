@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::digest::{self, digest};
+use super::super::digest::{digest, digest_of, start_of};
 use super::super::mark::{FileId, FileMark, Head, LinkNames, Seen};
 use super::folders::{ListedFile, Listing};
-use super::growing::{GrowingFile, Read, Rows, read_at_most};
+use super::growing::{GrowingFile, Read, Rows};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::paths::shown;
 use crate::source::SourceError;
@@ -84,7 +84,7 @@ impl FollowedFile {
             rows: Some(0),
             ..Position::default()
         };
-        let mark = FileMark::parse(&digest::digest_of(b""));
+        let mark = FileMark::parse(&digest_of(b""));
         FollowedFile::at(name, base, found, Closed::new(position, mark), bootstraps)
     }
 
@@ -461,11 +461,4 @@ impl Closed {
             mark,
         }
     }
-}
-
-fn start_of(file: &File) -> io::Result<Vec<u8>> {
-    let mut start = vec![0; digest::BYTES as usize];
-    let length = read_at_most(file, &mut start, 0)?;
-    start.truncate(length);
-    Ok(start)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow_buffer::Buffer;
 
-use super::super::digest::{self, digest_of};
+use super::super::digest::{self, digest_of, read_at_most};
 use super::super::input::{drop_byte_order_mark, long_header, looks_wrong};
 use super::super::mark::Head;
 use super::super::opened::Compression;
@@ -427,22 +427,4 @@ impl GrowingFile {
         self.position = position;
         self.is_settled = false;
     }
-}
-
-/// Fills the buffer with what the file has from a place on, fewer bytes only at its end.
-pub(super) fn read_at_most(file: &File, mut buffer: &mut [u8], mut at: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while !buffer.is_empty() {
-        match file.read_at(buffer, at) {
-            Ok(0) => break,
-            Ok(length) => {
-                read += length;
-                at += length as u64;
-                buffer = &mut buffer[length..];
-            }
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-            Err(cause) => return Err(cause),
-        }
-    }
-    Ok(read)
 }

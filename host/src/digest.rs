@@ -1,4 +1,4 @@
-//! Digests of plugins as text.
+//! Digests as text.
 
 use sha2::{Digest, Sha256};
 
