@@ -45,6 +45,7 @@ use crate::quantity::ShownBytes;
 use cache::PluginCache;
 use engine::Deadlines;
 use instance::{AggregateExports, Compiled, Exports};
+use printed::OperatorLog;
 
 /// A larger file is refused before it is read: compiling it would take minutes, and
 /// some twenty times its size of memory.
@@ -193,7 +194,7 @@ impl PluginLoader {
         };
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let described = compiled
-            .describe(DESCRIBE_LIMITS, &name.as_ref().into())
+            .describe(DESCRIBE_LIMITS, &OperatorLog::new(&name))
             .map_err(|failure| wrong(format!("cannot describe itself: it {failure}")))?;
         let info = describe::module(described)
             .and_then(|info| check_exported(&info, &compiled.exports).map(|()| info))
@@ -250,7 +251,7 @@ impl Module for Plugin {
             operator: Arc::clone(info),
             arguments,
             limits,
-            label: label.into(),
+            log: OperatorLog::new(label),
             first: Mutex::default(),
         };
         let first = factory.open()?;
@@ -265,7 +266,7 @@ struct InstanceFactory {
     operator: Arc<OperatorInfo>,
     arguments: Vec<(String, Value)>,
     limits: Limits,
-    label: Arc<str>,
+    log: Arc<OperatorLog>,
     /// The instance that was opened to check the arguments.
     first: Mutex<Option<Instance>>,
 }
@@ -274,7 +275,7 @@ impl InstanceFactory {
     fn open(&self) -> Result<Instance, Failure> {
         self.plugin
             .compiled
-            .open(&self.operator, &self.arguments, self.limits, &self.label)
+            .open(&self.operator, &self.arguments, self.limits, &self.log)
     }
 }
 

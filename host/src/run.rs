@@ -65,6 +65,7 @@ pub struct Job {
     threads: Option<usize>,
     /// How many of them work at a time; absent: as many as there are cores.
     cores: Option<usize>,
+    stands_back: bool,
     /// Whether a failure of a row or plugin ends it, whatever the plan says.
     ends_at_bad_rows: bool,
 }
@@ -147,6 +148,7 @@ impl Job {
             offload: Offload::default(),
             threads: None,
             cores: None,
+            stands_back: false,
             ends_at_bad_rows: false,
         }
     }
@@ -175,6 +177,13 @@ impl Job {
     /// for each core.
     pub fn on_cores(mut self, cores: usize) -> Self {
         self.cores = Some(cores);
+        self
+    }
+
+    /// Has other threads of the process go before those of the run, as ones that answer
+    /// requests.
+    pub fn standing_back(mut self) -> Self {
+        self.stands_back = true;
         self
     }
 
@@ -255,7 +264,9 @@ impl Job {
             // meanwhile: other tasks have threads left.
             cores + self.current().plugin_tasks()
         });
-        threads::run(&name, threads, self.run_here().instrument(span)).await?
+        let stands_back = self.stands_back;
+        let run = self.run_here().instrument(span);
+        threads::run(&name, threads, stands_back, run).await?
     }
 
     async fn run_here(self) -> Result<Summary, RunError> {

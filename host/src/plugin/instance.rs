@@ -16,7 +16,7 @@ use super::contract::{
 };
 use super::engine::Deadlines;
 use super::limits::{MemoryLimit, failure};
-use super::printed::Printed;
+use super::printed::{OperatorLog, Printed};
 use super::wasi::World;
 use crate::logic::Limits;
 use crate::logic::{
@@ -75,10 +75,10 @@ struct StartedInstance {
 }
 
 impl Compiled {
-    fn start(&self, limits: Limits, label: &Arc<str>) -> Result<StartedInstance, Failure> {
+    fn start(&self, limits: Limits, log: &Arc<OperatorLog>) -> Result<StartedInstance, Failure> {
         let world = World::new(
             MemoryLimit::new(limits.memory_bytes_max),
-            Printed::new(Arc::clone(label)),
+            Printed::new(Arc::clone(log)),
         );
         let mut store = Store::new(self.pre.engine(), world);
         store.limiter(|world| &mut world.memory);
@@ -103,8 +103,12 @@ impl Compiled {
     }
 
     /// Asks the plugin to describe itself.
-    pub fn describe(&self, limits: Limits, label: &Arc<str>) -> Result<wire::Plugin, Failure> {
-        let mut running = self.start(limits, label)?;
+    pub fn describe(
+        &self,
+        limits: Limits,
+        log: &Arc<OperatorLog>,
+    ) -> Result<wire::Plugin, Failure> {
+        let mut running = self.start(limits, log)?;
         let describe: Describe = running.function(&self.exports.describe)?;
         let described = running.call(describe, ());
         let (plugin,) = described.inspect_err(|_| running.log_failed())?;
@@ -129,9 +133,9 @@ impl Compiled {
         operator: &Arc<OperatorInfo>,
         arguments: &[(String, Value)],
         limits: Limits,
-        label: &Arc<str>,
+        log: &Arc<OperatorLog>,
     ) -> Result<Instance, Failure> {
-        let mut running = self.start(limits, label)?;
+        let mut running = self.start(limits, log)?;
         let open: Open = running.function(&self.exports.open)?;
         let arguments = arguments
             .iter()

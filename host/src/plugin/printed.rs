@@ -1,8 +1,9 @@
 //! Logs what a plugin prints to stdout, stderr and its log: as lines under the
-//! operator's name, and only so much for each call. The lines of a call that failed
-//! are held: they are logged only if it is not repeated in parts.
+//! operator's name, and only so much for each call and for each second. The lines of
+//! a call that failed are held: they are logged only if it is not repeated in parts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tracing::Level;
 
@@ -13,6 +14,13 @@ use crate::text::push_printable;
 const STDERR_BYTES_KEPT: usize = 4 << 10;
 /// How many bytes one call may print; the rest is dropped.
 pub const CALL_BYTES_MAX: usize = 16 << 10;
+/// How many bytes an operator may log at once.
+const BURST_BYTES: u64 = 256 << 10;
+/// How many bytes it may log in each second after that: 1.4 GB a day.
+const BYTES_PER_S: u64 = 16 << 10;
+/// An operator that has logged too much is silent until it may log this much: what
+/// it then logs are lines that belong together, not one here and there.
+const RESUME_BYTES: u64 = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -29,9 +37,129 @@ impl Stream {
     }
 }
 
+/// The log of an operator, which all its instances write.
+#[derive(Debug)]
+pub struct OperatorLog {
+    operator: String,
+    allowance: Mutex<Allowance>,
+}
+
+impl OperatorLog {
+    pub fn new(operator: &str) -> Arc<Self> {
+        Arc::new(OperatorLog {
+            operator: operator.to_owned(),
+            allowance: Mutex::new(Allowance::full(Instant::now())),
+        })
+    }
+
+    fn log(&self, lines: impl Iterator<Item = (Level, String)>) {
+        let mut allowance = self
+            .allowance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        allowance.refill(Instant::now());
+        for (level, line) in lines {
+            match allowance.take(line.len()) {
+                Taken::Line => {}
+                Taken::LineAfter(left_out) => {
+                    let note = format!("… {left_out} lines of the plugin were left out");
+                    self.emit(Level::WARN, &note);
+                }
+                Taken::LastNote => {
+                    let note = format!(
+                        "… the plugin logs too much, and lines are left out: an operator may log \
+                         {} KiB at once, and {} KiB a second then",
+                        BURST_BYTES >> 10,
+                        BYTES_PER_S >> 10
+                    );
+                    self.emit(Level::WARN, &note);
+                    continue;
+                }
+                Taken::Nothing => continue,
+            }
+            self.emit(level, &line);
+        }
+    }
+
+    fn emit(&self, level: Level, text: &str) {
+        let operator = &*self.operator;
+        match level {
+            Level::ERROR => tracing::error!(target: "plugin", operator, "{text}"),
+            Level::WARN => tracing::warn!(target: "plugin", operator, "{text}"),
+            Level::INFO => tracing::info!(target: "plugin", operator, "{text}"),
+            Level::DEBUG => tracing::debug!(target: "plugin", operator, "{text}"),
+            Level::TRACE => tracing::trace!(target: "plugin", operator, "{text}"),
+        }
+    }
+}
+
+/// A token bucket of bytes.
+#[derive(Debug)]
+struct Allowance {
+    bytes: u64,
+    refilled: Instant,
+    /// How many lines were left out since it was used up.
+    left_out: Option<u64>,
+}
+
+/// What is logged in the place of a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    Line,
+    /// The line, and how many were left out before it.
+    LineAfter(u64),
+    /// That lines are left out from here on.
+    LastNote,
+    Nothing,
+}
+
+impl Allowance {
+    fn full(now: Instant) -> Self {
+        Allowance {
+            bytes: BURST_BYTES,
+            refilled: now,
+            left_out: None,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let waited = now.saturating_duration_since(self.refilled);
+        let more = waited.as_millis() as u64 * BYTES_PER_S / 1000;
+        if more > 0 {
+            self.bytes = BURST_BYTES.min(self.bytes.saturating_add(more));
+            self.refilled = now;
+        }
+    }
+
+    fn take(&mut self, bytes: usize) -> Taken {
+        let needed = match self.left_out {
+            Some(_) => RESUME_BYTES,
+            None => bytes as u64,
+        };
+        if self.bytes < needed {
+            return match &mut self.left_out {
+                Some(left_out) => {
+                    *left_out += 1;
+                    Taken::Nothing
+                }
+                None => {
+                    self.left_out = Some(1);
+                    Taken::LastNote
+                }
+            };
+        }
+        // A line has at most the bytes of a call, though escapes make it longer.
+        self.bytes = self.bytes.saturating_sub(bytes as u64);
+        match self.left_out.take() {
+            Some(left_out) => Taken::LineAfter(left_out),
+            None => Taken::Line,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Printed {
-    label: Arc<str>,
+    log: Arc<OperatorLog>,
     bytes_left: usize,
     cut: bool,
     stdout_line: Vec<u8>,
@@ -43,9 +171,9 @@ pub struct Printed {
 }
 
 impl Printed {
-    pub fn new(label: Arc<str>) -> Self {
+    pub fn new(log: Arc<OperatorLog>) -> Self {
         Printed {
-            label,
+            log,
             bytes_left: CALL_BYTES_MAX,
             cut: false,
             stdout_line: Vec::new(),
@@ -96,15 +224,8 @@ impl Printed {
 
     /// Logs the lines of the last call, if it has failed.
     pub fn log_held(&mut self) {
-        let operator = &*self.label;
-        for (level, text) in self.held.drain(..) {
-            match level {
-                Level::ERROR => tracing::error!(target: "plugin", operator, "{text}"),
-                Level::WARN => tracing::warn!(target: "plugin", operator, "{text}"),
-                Level::INFO => tracing::info!(target: "plugin", operator, "{text}"),
-                Level::DEBUG => tracing::debug!(target: "plugin", operator, "{text}"),
-                Level::TRACE => tracing::trace!(target: "plugin", operator, "{text}"),
-            }
+        if !self.held.is_empty() {
+            self.log.log(self.held.drain(..));
         }
     }
 
@@ -179,7 +300,7 @@ fn is_shown(level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::Mutex;
+    use std::time::Duration;
 
     use expect_test::expect;
 
@@ -209,7 +330,7 @@ mod tests {
             .with_ansi(false)
             .finish();
         let stderr = tracing::subscriber::with_default(subscriber, || {
-            let mut printed = Printed::new("clean".into());
+            let mut printed = Printed::new(OperatorLog::new("clean"));
             print(&mut printed);
             printed.end_call(false)
         });
@@ -287,5 +408,49 @@ mod tests {
         assert!(stderr.is_some());
         let (_, stderr) = self::shown(|_| {});
         assert_eq!(stderr, None);
+    }
+
+    #[test]
+    fn a_flood_is_cut_and_tells_so() {
+        let (shown, _) = shown(|printed| {
+            for call in 0..1000 {
+                for line in 0..10 {
+                    printed.log(Level::INFO, &format!("{call}/{line} {}", "x".repeat(100)));
+                }
+                printed.end_call(false);
+            }
+        });
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(shown.len() < 2 * BURST_BYTES as usize, "{}", shown.len());
+        assert!(lines.len() > 2000, "{}", lines.len());
+        let told = lines.iter().filter(|line| line.contains("logs too much"));
+        assert_eq!(told.count(), 1);
+    }
+
+    #[test]
+    fn an_allowance_fills_again() {
+        let start = Instant::now();
+        let mut allowance = Allowance::full(start);
+        let line = 1 << 10;
+        let mut logged = 0;
+        while allowance.take(line) == Taken::Line {
+            logged += 1;
+        }
+        assert_eq!(logged, BURST_BYTES >> 10);
+        allowance.refill(start + Duration::from_secs(3));
+        assert_eq!(allowance.take(line), Taken::Nothing);
+        allowance.refill(start + Duration::from_secs(4));
+        assert_eq!(allowance.take(line), Taken::LineAfter(2));
+        assert_eq!(allowance.take(line), Taken::Line);
+        // At most a burst, however long it was silent.
+        allowance.refill(start + Duration::from_secs(3600));
+        assert_eq!(allowance.bytes, BURST_BYTES);
+        // A clock that is read more often than it moves loses nothing.
+        let mut often = Allowance::full(start);
+        often.bytes = 0;
+        for us in 0..1_000_000 {
+            often.refill(start + Duration::from_micros(us));
+        }
+        assert!(often.bytes >= BYTES_PER_S * 9 / 10, "{}", often.bytes);
     }
 }

@@ -12,11 +12,17 @@ use super::error::RunError;
 /// the storage end first.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 
+/// How far the threads of a run stand back, as by `nice`.
+const NICENESS: libc::c_int = 5;
+
 /// Runs a future on `threads` threads called `name`. If the caller drops the
 /// returned future, `work` is dropped on its threads before the caller continues.
+/// With `stands_back`, other threads of the process go before these: plugins may
+/// keep all cores busy.
 pub(super) async fn run<T: Send + 'static>(
     name: &str,
     threads: usize,
+    stands_back: bool,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, RunError> {
     let (answer, answered) = oneshot::channel();
@@ -25,6 +31,9 @@ pub(super) async fn run<T: Send + 'static>(
     let spawned = std::thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
+            if stands_back {
+                stand_back();
+            }
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
                 .thread_name(name)
@@ -58,6 +67,16 @@ pub(super) async fn run<T: Send + 'static>(
     }
 }
 
+/// Lowers the priority of the calling thread, and of those that it starts: Linux keeps
+/// one for each thread. Where it cannot be lowered, they work all the same.
+fn stand_back() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: it neither reads nor writes memory of this process.
+    unsafe {
+        libc::nice(NICENESS)
+    };
+}
+
 /// The thread that waits for the others. Dropping it ends them all.
 struct MainThread {
     dropped: Option<oneshot::Sender<()>>,
@@ -87,8 +106,26 @@ mod tests {
             let task = tokio::spawn(async { std::thread::current().name().map(str::to_owned) });
             task.await.expect("it does not panic")
         };
-        let ran = run("shop", 2, work).await.expect("it ends");
+        let ran = run("shop", 2, false, work).await.expect("it ends");
         assert_eq!(ran.as_deref(), Some("shop"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn threads_that_stand_back_do_so_together() {
+        // SAFETY: it neither reads nor writes memory of this process.
+        let niceness = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let before = niceness();
+        let work = async move {
+            let worker = tokio::spawn(async move { niceness() });
+            let blocking = tokio::task::spawn_blocking(niceness);
+            (worker.await, blocking.await)
+        };
+        let (worker, blocking) = run("shop", 2, true, work).await.expect("it ends");
+        let lowered = (before + NICENESS).min(19);
+        assert_eq!(worker.expect("it does not panic"), lowered);
+        assert_eq!(blocking.expect("it does not panic"), lowered);
+        assert_eq!(niceness(), before);
     }
 
     #[tokio::test]
@@ -105,7 +142,7 @@ mod tests {
             std::future::pending::<()>().await;
             drop(flag);
         };
-        let given_up = tokio::time::timeout(Duration::from_millis(20), run("shop", 1, work));
+        let given_up = tokio::time::timeout(Duration::from_millis(20), run("shop", 1, false, work));
         assert!(given_up.await.is_err());
         assert!(is_dropped.load(Ordering::SeqCst));
     }
@@ -113,6 +150,6 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "broken")]
     async fn a_panic_is_the_callers() {
-        let _ = run("shop", 1, async { panic!("broken") }).await;
+        let _ = run("shop", 1, false, async { panic!("broken") }).await;
     }
 }

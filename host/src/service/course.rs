@@ -446,7 +446,7 @@ impl Course {
         }
         let within = pipeline.within(&self.context.memory);
         let pipeline = within.map_err(|error| RunError::Usage(error.to_string()))?;
-        let mut job = Job::revision(&pipeline, planned.plan.clone());
+        let mut job = Job::revision(&pipeline, planned.plan.clone()).standing_back();
         if let Some(threads) = self.context.threads {
             job = job.on_cores(threads);
         }
