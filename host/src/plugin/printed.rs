@@ -43,30 +43,42 @@ impl Stream {
 #[derive(Debug)]
 pub struct OperatorLog {
     operator: String,
-    allowance: Mutex<Allowance>,
+    allowances: Mutex<Allowances>,
+}
+
+/// Warnings and errors are not left out because there is so much else.
+#[derive(Debug)]
+struct Allowances {
+    warnings: Allowance,
+    others: Allowance,
 }
 
 impl OperatorLog {
     pub fn new(operator: &str) -> Arc<Self> {
+        let now = Instant::now();
         Arc::new(OperatorLog {
             operator: operator.to_owned(),
-            allowance: Mutex::new(Allowance::full(Instant::now())),
+            allowances: Mutex::new(Allowances {
+                warnings: Allowance::full(now),
+                others: Allowance::full(now),
+            }),
         })
     }
 
     fn log(&self, lines: impl Iterator<Item = (Level, String)>) {
-        let mut allowance = self
-            .allowance
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        allowance.refill(Instant::now());
+        let allowances = self.allowances.lock();
+        let mut allowances = allowances.unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        allowances.warnings.refill(now);
+        allowances.others.refill(now);
         for (level, line) in lines {
+            let allowance = match level {
+                Level::ERROR | Level::WARN => &mut allowances.warnings,
+                _ => &mut allowances.others,
+            };
             match allowance.take(line.len()) {
                 Taken::Line => {}
-                Taken::LineAfter(left_out) => {
-                    let note = format!("… {left_out} lines of the plugin were left out");
-                    self.emit(Level::WARN, &note);
-                }
+                Taken::LineAfter(left_out) => self.tell_left_out(left_out),
                 Taken::LastNote => {
                     let note = format!(
                         "… the plugin logs too much, and lines are left out: an operator may log \
@@ -83,6 +95,11 @@ impl OperatorLog {
         }
     }
 
+    fn tell_left_out(&self, lines: u64) {
+        let note = format!("… {lines} lines of the plugin were left out");
+        self.emit(Level::WARN, &note);
+    }
+
     fn emit(&self, level: Level, text: &str) {
         let operator = &*self.operator;
         match level {
@@ -91,6 +108,21 @@ impl OperatorLog {
             Level::INFO => tracing::info!(target: "plugin", operator, "{text}"),
             Level::DEBUG => tracing::debug!(target: "plugin", operator, "{text}"),
             Level::TRACE => tracing::trace!(target: "plugin", operator, "{text}"),
+        }
+    }
+}
+
+impl Drop for OperatorLog {
+    fn drop(&mut self) {
+        let allowances = self.allowances.get_mut();
+        let allowances = allowances.unwrap_or_else(PoisonError::into_inner);
+        let left_out = [&mut allowances.warnings, &mut allowances.others];
+        let left_out: u64 = left_out
+            .iter_mut()
+            .filter_map(|it| it.left_out.take())
+            .sum();
+        if left_out > 0 {
+            self.tell_left_out(left_out);
         }
     }
 }
@@ -336,7 +368,9 @@ mod tests {
         let stderr = tracing::subscriber::with_default(subscriber, || {
             let mut printed = Printed::new(OperatorLog::new("clean"));
             print(&mut printed);
-            printed.end_call(false)
+            let stderr = printed.end_call(false);
+            drop(printed);
+            stderr
         });
         let shown = String::from_utf8(shown.0.lock().unwrap().clone()).unwrap();
         (shown, stderr)
@@ -423,12 +457,17 @@ mod tests {
                 }
                 printed.end_call(false);
             }
+            printed.log(Level::ERROR, "what matters");
         });
         let lines: Vec<&str> = shown.lines().collect();
         assert!(shown.len() < 2 * BURST_BYTES as usize, "{}", shown.len());
         assert!(lines.len() > 1000, "{}", lines.len());
-        let told = lines.iter().filter(|line| line.contains("logs too much"));
-        assert_eq!(told.count(), 1);
+        let told = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        assert_eq!(told("logs too much"), 1);
+        assert_eq!(told("what matters"), 1);
+        let logged = told("xxx");
+        let left_out = format!("… {} lines of the plugin were left out", 10_000 - logged);
+        assert_eq!(told(&left_out), 1, "{logged}");
     }
 
     #[test]
