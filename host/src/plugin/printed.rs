@@ -116,11 +116,8 @@ impl Drop for OperatorLog {
     fn drop(&mut self) {
         let allowances = self.allowances.get_mut();
         let allowances = allowances.unwrap_or_else(PoisonError::into_inner);
-        let left_out = [&mut allowances.warnings, &mut allowances.others];
-        let left_out: u64 = left_out
-            .iter_mut()
-            .filter_map(|it| it.left_out.take())
-            .sum();
+        let left_out = [allowances.warnings.left_out, allowances.others.left_out];
+        let left_out: u64 = left_out.into_iter().flatten().sum();
         if left_out > 0 {
             self.tell_left_out(left_out);
         }
