@@ -6,13 +6,15 @@
 mod signal;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use parquet::file::reader::SerializedFileReader;
+use parquet::record::RowAccessor;
 use tempfile::TempDir;
 
 const PIPELINE: &str = r#"
@@ -125,6 +127,43 @@ impl Copying {
         files.collect()
     }
 
+    /// The list of the files that were written.
+    fn list(&self, file: &str) -> String {
+        let list = self.path(&format!(".{file}.written"));
+        fs::read_to_string(list).unwrap_or_default()
+    }
+
+    /// Adds files that are gone to the list, until it has so many lines.
+    fn lengthen_list(&self, file: &str, lines: usize) {
+        let mut list = self.list(file);
+        for number in 900_000 + list.lines().count()..900_000 + lines {
+            list += &format!("copying {number} 1:1\n");
+        }
+        self.write(&format!(".{file}.written"), &list);
+    }
+
+    /// The rows of the Parquet files, one for each checkpoint, in the order of these.
+    fn parquet_rows(&self) -> Vec<i64> {
+        let entries = fs::read_dir(&self.folder).expect("a folder");
+        let mut files: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let number = path.file_name()?.to_str()?.strip_prefix("out-")?;
+                let number = number.strip_suffix(".parquet")?.parse().ok()?;
+                Some((number, path))
+            })
+            .collect();
+        files.sort();
+        let rows = files.into_iter().flat_map(|(_, path)| {
+            let file = File::open(path).expect("it is there");
+            let reader = SerializedFileReader::new(file).expect("it is whole");
+            reader
+                .into_iter()
+                .map(|row| row.and_then(|row| row.get_long(0)).expect("a number"))
+        });
+        rows.collect()
+    }
+
     /// Each row is in a file that has its name, once and in its place.
     fn expect_rows(&self, when: &str) {
         let files = self.files();
@@ -179,6 +218,41 @@ const STARTS: [&[&str]; 3] = [
     &["--drop", "out", "--drop", "rows"],
     &["--fresh"],
 ];
+
+/// Lines of files that are gone leave the list of those that were written when it has 1,000
+/// lines: here, while files come.
+#[test]
+fn a_list_that_is_shortened_while_files_come_loses_none_of_them() {
+    for (file, place) in ["out.jsonl", "out.parquet"]
+        .into_iter()
+        .flat_map(|file| PLACES.map(|place| (file, place)))
+    {
+        let mut copying = Copying::new(CHECKPOINTS);
+        if file == "out.parquet" {
+            copying.edit("roll = { size = \"4KiB\" }", "");
+            copying.edit("out.jsonl", file);
+        }
+        for (lines_left, nth) in [(1, 3), (2, 2)] {
+            copying.lengthen_list(file, 1_000 - lines_left);
+            copying.crash(&[], &format!("{place}:{nth}"));
+        }
+        for lines_left in [1, 2] {
+            copying.lengthen_list(file, 1_000 - lines_left);
+            let ended = copying.run(&[]);
+            ended.unwrap_or_else(|said| panic!("{file} {place}: {said}"));
+            match file {
+                "out.parquet" => {
+                    let expected: Vec<i64> = (0..copying.rows as i64).collect();
+                    assert!(copying.parquet_rows() == expected, "{place}: other rows");
+                }
+                _ => copying.expect_rows(place),
+            }
+            copying.add_rows(500);
+        }
+        let lines = copying.list(file).lines().count();
+        assert!(lines < 900, "{file} {place}: {lines} lines");
+    }
+}
 
 #[test]
 fn a_start_that_is_killed_before_its_checkpoint_changes_nothing() {
