@@ -82,6 +82,17 @@ fn is_printable(character: char) -> bool {
     !(character.is_control() || is_direction || is_line_end)
 }
 
+/// A line of text as it is shown: what could control a terminal or end the line is escaped.
+pub fn printable_line(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_printable) {
+        return text.into();
+    }
+    let mut printable = String::with_capacity(text.len());
+    text.chars()
+        .for_each(|character| push_printable(&mut printable, character));
+    printable.into()
+}
+
 /// Lines of text as they are shown: what could control a terminal is escaped, since they may
 /// quote anybody.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -144,6 +155,7 @@ mod tests {
             let text = format!("{odd}{text}{odd}");
             let is_shown = |text: &str| text.chars().all(|it| "\n\t".contains(it) || is_printable(it));
             prop_assert!(is_shown(&printable(&text)));
+            prop_assert!(printable_line(&text).chars().all(is_printable));
             let in_place = printable_in_place(&text);
             prop_assert!(is_shown(&in_place));
             prop_assert_eq!(in_place.len(), text.len());

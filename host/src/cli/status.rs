@@ -18,7 +18,7 @@ use crate::progress::{
     CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
 };
 use crate::run::{DeadLetterSummary, RunError, Summary};
-use crate::text::{cut, printable};
+use crate::text::{cut, printable_line};
 
 /// How often the live lines are redrawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
@@ -77,14 +77,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        let text = credentials::hidden(&text);
-        let shown = match self.has_colours {
-            true => {
-                let parts = text.split('\x1B');
-                Vec::from_iter(parts.map(printable)).join("\x1B").into()
-            }
-            false => printable(&text),
-        };
+        let shown = log_line(&credentials::hidden(&text), self.has_colours);
         self.live_lines
             .suspend(|| stderr().write_all(shown.as_bytes()))?;
         Ok(bytes.len())
@@ -93,6 +86,20 @@ impl Write for LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         stderr().flush()
     }
+}
+
+/// A line of the log as it is shown. It may quote anybody: nothing in it ends it, so that
+/// nobody can have another line stand in the log.
+fn log_line(line: &str, has_colours: bool) -> String {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    let shown = match has_colours {
+        true => {
+            let parts = line.split('\x1B').map(printable_line);
+            Vec::from_iter(parts).join("\x1B")
+        }
+        false => printable_line(line).into_owned(),
+    };
+    shown + "\n"
 }
 
 #[derive(Serialize)]
@@ -508,6 +515,15 @@ mod tests {
             "not every row is accounted for since the last restart; this is a bug of Sluicebox, \
              please report it: mean: came in: 100 rows, 99 are accounted for"
         );
+    }
+
+    #[test]
+    fn what_a_line_of_the_log_quotes_begins_no_other_line() {
+        let forged = "failed: x\n2026-11-29T12:00:00Z ERROR all is lost\r\u{2028}\x07";
+        let shown = "failed: x\\n2026-11-29T12:00:00Z ERROR all is lost\\r\\u{2028}\\u{7}\n";
+        assert_eq!(log_line(&format!("{forged}\n"), false), shown);
+        let coloured = log_line(&format!("\x1B[31mERROR\x1B[0m {forged}\n"), true);
+        assert_eq!(coloured, format!("\x1B[31mERROR\x1B[0m {shown}"));
     }
 
     #[test]
