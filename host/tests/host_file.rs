@@ -116,6 +116,11 @@ fn a_service_does_what_its_file_says_and_what_that_says_later() {
         "is read again",
     );
     assert_eq!(service.ask("GET", "/api/v1/pipelines", "").0, 401);
+    // Written as a whole or not, nobody gets in by it.
+    for less in ["", "limits.rate = 1000000\n"] {
+        reload(less, "it names no `tokens` any more");
+        assert_eq!(service.ask("GET", "/api/v1/pipelines", "").0, 401, "{less}");
+    }
 }
 
 #[test]

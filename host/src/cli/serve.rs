@@ -272,6 +272,14 @@ impl Service {
                 return;
             }
         };
+        if self.settings.tokens.is_some() && now.tokens.is_none() {
+            tracing::error!(
+                "{file} is not taken, and nothing changes: it names no `tokens` any more, and \
+                 everybody who reaches the service could use it; name them again, or restart the \
+                 service to have it run without"
+            );
+            return;
+        }
         let tokens = match open_tokens(now.tokens.as_deref(), self.settings.listen) {
             Ok(tokens) => tokens,
             Err(error) => {
