@@ -4,13 +4,14 @@
 pub mod ledger;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ledger::Ledger;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::blame::Blame;
 use crate::budget::Budget;
 use crate::dead_letter::{self, DeadLetter};
 use crate::element::CheckpointId;
@@ -143,7 +144,62 @@ pub struct CheckpointProgress {
     pub id: CheckpointId,
     /// Of its files together: the whole state, more or less compressed.
     pub bytes: u64,
+    pub completed_ms: i64,
     pub milliseconds: u64,
+}
+
+/// How often a pipeline was restarted, and whether it waits for that now.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    count: AtomicU64,
+    waiting: Mutex<Option<Restarting>>,
+}
+
+/// What is known of a run that has failed, and waits before it is restarted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Restarting {
+    /// When it is restarted.
+    pub at_ms: i64,
+    /// When it has failed.
+    pub failed_ms: i64,
+    /// How often it has failed within the time that `[restart]` says.
+    pub failures: u32,
+    /// If it fails more often, it is not restarted any more.
+    pub failures_max: u32,
+    /// Why it has failed.
+    pub message: String,
+    pub blame: Blame,
+}
+
+impl Restarts {
+    /// Counts a restart, for which the run waits until the answer is dropped.
+    pub fn begin(&self, restarting: Restarting) -> WaitsForRestart<'_> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        *self.lock() = Some(restarting);
+        WaitsForRestart(self)
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn waiting(&self) -> Option<Restarting> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Restarting>> {
+        // It is set as a whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A run waits before it is restarted.
+pub struct WaitsForRestart<'a>(&'a Restarts);
+
+impl Drop for WaitsForRestart<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
 }
 
 impl StateProgress {

@@ -45,7 +45,7 @@ use crate::clock::Clock;
 use crate::element::Purpose;
 use crate::offload::Offload;
 use crate::plan::Plan;
-use crate::progress::{NodeProgress, NodeStatus, Role, StateProgress, StateStatus};
+use crate::progress::{NodeProgress, NodeStatus, Restarting, Role, StateProgress, StateStatus};
 use crate::stop::Stop;
 
 pub(crate) use self::attempt::AttemptFuture;
@@ -271,11 +271,11 @@ impl Job {
 
     async fn run_here(self) -> Result<Summary, RunError> {
         let started = Instant::now();
-        let stop = self.stop();
+        let (stop, requests) = (self.stop(), self.requests());
         // Ends with the run.
         let mut beside = JoinSet::new();
         if let Some(durable) = self.pipeline.durable.clone() {
-            let requests = self.requests();
+            let requests = requests.clone();
             beside.spawn(async move { durable.serve(&requests).await });
         }
         if let Some(durable) = &self.pipeline.durable {
@@ -286,11 +286,22 @@ impl Job {
             if error.fault().is_of_row() && self.ends_at_bad_rows {
                 return Err(error);
             }
-            failures.wait(error, &stop).await?;
+            let retry = failures.add(&error);
+            let Some(retry) = retry.filter(|_| !requests.ends_at_failure()) else {
+                return Err(error);
+            };
+            // Nobody takes what this attempt has read for what the next one has.
             for node in &self.current().nodes {
                 node.forget_read();
             }
-            self.requests().restarted();
+            requests.restarted();
+            let _waits = self
+                .pipeline
+                .restarts
+                .begin(self.restarting(&retry, &error));
+            if !retry.wait(&error, requests.until_ends_at_failure()).await {
+                return Err(error);
+            }
         }
         if let Some(durable) = &self.pipeline.durable {
             durable.finish().await?;
@@ -314,6 +325,18 @@ impl Job {
             dead_letters: dead_letters(&revision),
             state: self.state().map(|state| state.snapshot()),
         })
+    }
+
+    fn restarting(&self, retry: &restart::Retry, error: &RunError) -> Restarting {
+        let failed_ms = self.pipeline.clock.now_ms();
+        Restarting {
+            at_ms: failed_ms.saturating_add_unsigned(retry.delay.as_millis() as u64),
+            failed_ms,
+            failures: retry.failures,
+            failures_max: retry.failures_max,
+            message: error.to_string(),
+            blame: error.fault().blame,
+        }
     }
 
     /// Where the rows of the last attempt, which has ended well, are not accounted for.

@@ -379,6 +379,131 @@ fn pipelines_come_and_go_with_their_files() {
 }
 
 /// Their rows would be mixed, or one would replace the other's file.
+/// The service's log.
+fn log_of(service: &Service) -> String {
+    fs::read_to_string(service.path("log.txt")).expect("readable")
+}
+
+#[test]
+fn a_pipeline_that_waits_for_a_restart_says_so_and_lets_nobody_wait() {
+    let looping = |mode: &str| {
+        let text = shop(mode).replace(
+            "limits = { time = \"200ms\" }",
+            "limits = { time = \"200ms\" }\non_error = \"fail\"",
+        );
+        text + "[restart]\ndelay = \"10m\"\nmax_delay = \"10m\"\nfailures = 30\n"
+    };
+    let bad = looping("mode = \"loop\"");
+    let mut service = Service::start(&[("shop", &bad)]);
+    let until_restarts = |service: &Service, restarts: u64| {
+        service.until("restarting", |shop| {
+            shop["phase"] == "restarting" && shop["restarts"] == restarts
+        })
+    };
+    let shop = until_restarts(&service, 1);
+    let restarting = &shop["restarting"];
+    let why = restarting["message"].as_str().expect("why");
+    assert!(why.contains("operator `guarded`"), "{why}");
+    assert_eq!(restarting["blame"], "plugin");
+    assert_eq!(
+        (&restarting["failures"], &restarting["failures_max"]),
+        (&json!(1), &json!(30))
+    );
+    let (at, failed) = (&restarting["at_ms"], &restarting["failed_ms"]);
+    assert_eq!(at.as_i64().map(|at| at - 600_000), failed.as_i64());
+    assert_eq!(&shop["since_ms"], failed);
+    let line = &service.get("/api/v1/pipelines")[0];
+    assert_eq!(&line["restarting"], restarting);
+    assert_eq!(line["restarts"], 1);
+    let metrics = |service: &Service, series: &str| {
+        let metrics = service.get("/metrics");
+        let metrics = metrics.as_str().expect("a text").to_owned();
+        let of_shop = format!("sluicebox_{series} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&of_shop));
+        let value = value.map(|value| value.parse::<f64>().expect("a number"));
+        value.unwrap_or_else(|| panic!("no {series} in:\n{metrics}"))
+    };
+    let of = |phase: &str| format!("pipeline_phase{{pipeline=\"shop\",phase=\"{phase}\"}}");
+    assert_eq!(metrics(&service, &of("restarting")), 1.0);
+    assert_eq!(metrics(&service, &of("running")), 0.0);
+    let counted = "pipeline_restarts_total{pipeline=\"shop\"}";
+    assert_eq!(metrics(&service, counted), 1.0);
+    assert_eq!(service.ask("GET", "/readyz", "").0, 200);
+
+    // None of these waits for ten minutes.
+    let start = "/api/v1/pipelines/shop/start";
+    assert_eq!(service.ask("POST", start, "").0, 202);
+    until_restarts(&service, 2);
+    assert_eq!(
+        service.ask("POST", "/api/v1/pipelines/shop/pause", "").0,
+        202
+    );
+    let paused = service.until_phase("paused");
+    assert_eq!(paused["restarting"], json!(null));
+    assert_eq!(service.ask("POST", start, "").0, 202);
+    until_restarts(&service, 3);
+    assert_eq!(metrics(&service, counted), 3.0);
+    let began = Instant::now();
+    assert_eq!(service.ask("POST", start, "").0, 202);
+    assert!(service.end(libc::SIGTERM).success());
+    assert!(began.elapsed() < WAIT, "{:?}", began.elapsed());
+
+    // Nor does what mends it, in place or not.
+    service.begin();
+    until_restarts(&service, 1);
+    service.write("shop", &looping(GOOD));
+    let ended = service.until_phase("ended");
+    assert_eq!(ended["restarting"], json!(null));
+    assert_eq!(outputs(service.folder.path()), expected());
+    let made = &ended["revision"]["state"]["checkpoint"]["completed_ms"];
+    let made = made.as_i64().expect("a time");
+    assert!(ended["since_ms"].as_i64() >= Some(made), "{ended:#}");
+    assert_eq!(service.get("/api/v1/pipelines")[0]["checkpoint_ms"], made);
+    let told = metrics(&service, "checkpoint_timestamp_seconds{pipeline=\"shop\"}");
+    assert_eq!((told * 1e3).round(), made as f64);
+}
+
+#[test]
+fn nothing_that_the_log_quotes_looks_like_a_line_of_it() {
+    const FORGED: &str =
+        "2026-11-29T12:00:00.000000Z ERROR pipeline{name=\"payments\"}: all is lost";
+    let service = Service::start(&[]);
+    let row = json!({ "id": format!("x\n{FORGED}\u{2028}"), "n": 1 });
+    fs::write(service.path("lines.jsonl"), format!("{row}\n")).expect("writable");
+    let quoting = r#"
+        name = "shop"
+        plugins.hostile.path = "../plugins/hostile.wasm"
+        [sources.lines]
+        type = "file"
+        path = "../lines.jsonl"
+        format = "json"
+        fields = { id = "utf8", n = "int64" }
+        [operators.guarded]
+        plugin = "hostile.misbehave"
+        parameters = { mode = "panic" }
+        on_error = "fail"
+        input = "lines"
+        [sinks.out]
+        type = "blackhole"
+        input = "guarded"
+        "#;
+    service.write("shop", quoting);
+    service.until_seen();
+    let failed = service.until_phase("failed");
+    let why = failed["failure"]["message"].as_str().expect("why");
+    assert!(why.contains(&format!("\n{FORGED}")), "{why}");
+    service.write("shop", &format!("{quoting}\n'{FORGED}' = 1"));
+    service.until("refused", |shop| shop["refusal"].is_string());
+    let log = log_of(&service);
+    assert!(log.contains(&format!("failed: {}", why.lines().next().expect("one"))));
+    assert!(log.contains(&format!("\\n{FORGED}\\u{{2028}}")), "{log}");
+    assert!(log.contains("its new content is refused"), "{log}");
+    for line in log.lines() {
+        let is_own = line.starts_with("20") && !line.starts_with(FORGED);
+        assert!(is_own, "{line}\nis a line of:\n{log}");
+    }
+}
+
 #[test]
 fn two_pipelines_do_not_write_one_file() {
     let slow = |name: &str, rows: &str, counts: &str| {

@@ -167,6 +167,33 @@ fn pipelines_are_listed_shown_paused_and_started() {
 }
 
 #[test]
+fn a_pipeline_that_waits_for_a_restart_is_listed_as_such() {
+    let text = shop("mode = \"loop\"", "id").replace(
+        "parameters =",
+        "limits = { time = \"200ms\" }\non_error = \"fail\"\nparameters =",
+    );
+    let service = Service::start(&[]);
+    fs::write(service.path("lines.jsonl"), LINES).expect("writable");
+    service.write("shop", &format!("{text}\n[restart]\ndelay = \"1m\"\n"));
+    service.until_seen();
+    service.until_phase("restarting");
+    let list = told(&service, &["pipelines", "list"]);
+    has(
+        &list,
+        &["restarting", "failed (1 of ", " times), and restarts in "],
+    );
+    has(
+        &told(&service, &["pipelines", "show", "shop"]),
+        &[
+            "shop: restarting for ",
+            "times), and restarts in ",
+            "operator `guarded`",
+            "restarts 1 since the host was started",
+        ],
+    );
+}
+
+#[test]
 fn a_change_is_planned_put_and_told() {
     let service = started(&shop(GOOD, "id"));
     let file = |text: &str| fs::write(service.path("new.toml"), text).expect("writable");

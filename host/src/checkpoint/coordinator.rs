@@ -106,6 +106,7 @@ pub struct CompletedCheckpoint {
     /// Only a savepoint has one.
     pub name: Option<String>,
     pub bytes: u64,
+    pub completed_ms: i64,
     pub took: Duration,
 }
 
@@ -232,6 +233,7 @@ impl Coordinator {
             purpose,
             name: written.name,
             bytes: written.bytes,
+            completed_ms: self.clock.now_ms(),
             took: began.elapsed(),
         })
     }

@@ -17,6 +17,8 @@ pub struct Requests {
     stop: Stop,
     /// Whether no checkpoint is made by its interval.
     held_back: Arc<watch::Sender<bool>>,
+    /// Whether something else runs after the next failure, instead of a restart.
+    gives_way: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +106,27 @@ impl Requests {
     pub async fn released(&self) {
         // The sender lives as long as `self`.
         let _ = self.held_back.subscribe().wait_for(|waits| !waits).await;
+    }
+
+    /// Whether the run ends when it fails, and does not wait for a restart: something else is
+    /// to run, from the last checkpoint.
+    pub fn give_way(&self, gives_way: bool) {
+        self.gives_way.send_replace(gives_way);
+    }
+
+    /// Whether the run is not restarted when it fails, whatever the plan says.
+    pub fn ends_at_failure(&self) -> bool {
+        self.stop.asked() || *self.gives_way.borrow()
+    }
+
+    /// Waits until that is so.
+    pub async fn until_ends_at_failure(&self) {
+        let mut gives_way = self.gives_way.subscribe();
+        tokio::select! {
+            () = self.stop.wait() => {}
+            // The sender lives as long as `self`.
+            _ = gives_way.wait_for(|gives_way| *gives_way) => {}
+        }
     }
 
     /// Waits for a request.
@@ -229,6 +252,26 @@ mod tests {
         assert!(!released.is_finished());
         requests.hold_back(false);
         released.await.expect("it does not panic");
+    }
+
+    #[tokio::test]
+    async fn a_stop_and_one_who_wants_to_run_instead_end_the_wait_for_a_restart() {
+        for ask in [
+            (|asked: &Requests| asked.stop().ask()) as fn(&Requests),
+            |asked| asked.give_way(true),
+        ] {
+            let requests = Requests::default();
+            requests.swap();
+            assert!(!requests.ends_at_failure(), "the restart makes it");
+            let waiting = requests.clone();
+            let ended = tokio::spawn(async move { waiting.until_ends_at_failure().await });
+            tokio::task::yield_now().await;
+            assert!(!ended.is_finished());
+            ask(&requests);
+            assert!(requests.ends_at_failure());
+            ended.await.expect("it does not panic");
+            requests.until_ends_at_failure().await;
+        }
     }
 
     #[tokio::test]

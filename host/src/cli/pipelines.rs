@@ -106,6 +106,9 @@ struct Line {
     phase: String,
     since_ms: i64,
     rows_read: u64,
+    restarts: u64,
+    restarting: Option<Restarting>,
+    checkpoint_ms: Option<i64>,
     failure: Option<String>,
     refusal: Option<String>,
 }
@@ -117,15 +120,45 @@ struct View {
     phase: String,
     since_ms: i64,
     file: PathBuf,
+    restarts: u64,
+    restarting: Option<Restarting>,
     failure: Option<Failure>,
     refusal: Option<String>,
     revision: Option<Revision>,
+}
+
+impl View {
+    /// When what runs was started.
+    fn started_ms(&self) -> Option<i64> {
+        Some(self.revision.as_ref()?.started_ms)
+    }
 }
 
 #[derive(Deserialize)]
 struct Failure {
     message: String,
     advice: String,
+}
+
+/// It has failed, and waits before it is restarted.
+#[derive(Deserialize)]
+struct Restarting {
+    at_ms: i64,
+    failures: u32,
+    failures_max: u32,
+    message: String,
+}
+
+impl Restarting {
+    fn to_text(&self, now_ms: i64) -> String {
+        format!(
+            "failed ({} of {} times), and restarts in {}: {}",
+            self.failures,
+            self.failures_max,
+            span(self.at_ms.saturating_sub(now_ms).max(0)),
+            self.message
+        )
+    }
 }
 
 #[derive(Deserialize)]
@@ -161,6 +194,7 @@ struct State {
 struct LastCheckpoint {
     id: u64,
     bytes: u64,
+    completed_ms: i64,
     milliseconds: u64,
 }
 
@@ -250,16 +284,32 @@ fn list(lines: Vec<Line>) -> String {
     }
     let now_ms = SystemClock.now_ms();
     let rows = lines.into_iter().map(|line| {
-        let wrong = line.failure.or(line.refusal).unwrap_or_default();
+        let restarting = line.restarting.map(|it| it.to_text(now_ms));
+        let wrong = restarting.or(line.failure).or(line.refusal);
         vec![
             line.name,
             line.phase,
             span(now_ms.saturating_sub(line.since_ms)),
             line.rows_read.to_string(),
-            cut(&wrong, REASON_CHARS),
+            line.checkpoint_ms
+                .map_or_else(|| "-".to_owned(), |made_ms| ago(made_ms, now_ms)),
+            match line.restarts {
+                0 => "-".to_owned(),
+                restarts => restarts.to_string(),
+            },
+            cut(&wrong.unwrap_or_default(), REASON_CHARS),
         ]
     });
-    table(&["pipeline", "phase", "for", ">rows read", ""], rows)
+    let header = [
+        "pipeline",
+        "phase",
+        "for",
+        ">rows read",
+        "checkpoint",
+        ">restarts",
+        "",
+    ];
+    table(&header, rows)
 }
 
 fn checkpoints(list: Vec<Checkpoint>) -> String {
@@ -338,6 +388,9 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
         view.phase,
         span(now_ms.saturating_sub(view.since_ms))
     );
+    if let Some(restarting) = &view.restarting {
+        text += &format!("  {}\n", restarting.to_text(now_ms));
+    }
     if let Some(failure) = &view.failure {
         text += &format!("  failed: {}\n  {}\n", failure.message, failure.advice);
     }
@@ -345,6 +398,10 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
         text += &format!("  its newest content does not run: {refusal}\n");
     }
     text += &format!("  file     {}\n", view.file.display());
+    if view.restarts > 0 {
+        let restarts = view.restarts;
+        text += &format!("  restarts {restarts} since the host was started\n");
+    }
     let Some(revision) = &view.revision else {
         return text + "  it has not run since the host was started\n";
     };
@@ -358,7 +415,8 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
         );
         if let Some(last) = &state.checkpoint {
             let (bytes, ms) = (size(last.bytes), last.milliseconds);
-            text += &format!("; checkpoint {}: {bytes} in {ms} ms", last.id);
+            let made = ago(last.completed_ms, now_ms);
+            text += &format!("; checkpoint {}: {bytes} in {ms} ms, {made}", last.id);
         }
         text.push('\n');
     }
@@ -463,9 +521,18 @@ fn start(
     let is_refused = |now: &View| now.refusal.is_some() && asked.elapsed() > REFUSED_AFTER;
     let is_settled = |now: &View| {
         let is_moving = ["planning", "starting"].contains(&now.phase.as_str());
-        !is_moving && (now.since_ms != before.since_ms || is_refused(now))
+        // One that waits for a restart is in the phase from before when that is over.
+        let waits = before.restarting.is_some()
+            && now.started_ms() == before.started_ms()
+            && now.failure.is_none();
+        let has_moved = !waits && now.since_ms != before.since_ms;
+        !is_moving && (has_moved || is_refused(now))
     };
     let now = settle(client, pipeline, is_settled)?;
+    if let Some(restarting) = &now.restarting {
+        let why = restarting.to_text(SystemClock.now_ms());
+        return Err(CliError::Failed(anyhow!("{pipeline} has {why}")));
+    }
     match now.failure.filter(|_| now.phase == "failed") {
         Some(failure) => Err(CliError::Failed(anyhow!(
             "{pipeline} has failed: {}\n  {}",

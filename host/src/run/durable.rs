@@ -123,7 +123,10 @@ impl Durable {
         loop {
             match Durable::open(plan) {
                 Ok(durable) => return Ok(durable),
-                Err(error) => failures.wait(error, stop).await?,
+                Err(error) => match failures.add(&error).filter(|_| !stop.asked()) {
+                    Some(retry) if retry.wait(&error, stop.wait()).await => {}
+                    _ => return Err(error),
+                },
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::checkpoint::replacement::Replacement;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
 use crate::plan::{NodeKind, Plan};
-use crate::progress::{CheckpointProgress, StateProgress};
+use crate::progress::{CheckpointProgress, Restarts, StateProgress};
 
 /// How many checkpoints the history has at most.
 const HISTORY_MAX: usize = 100;
@@ -29,6 +29,7 @@ pub struct Pipeline {
     pub(super) requests: Requests,
     pub(super) budget: Arc<Budget>,
     pub(super) state: Arc<StateProgress>,
+    pub(super) restarts: Arc<Restarts>,
     history: Arc<Mutex<VecDeque<CompletedCheckpoint>>>,
     looks: Looks,
     /// How many revisions of its plan there have been.
@@ -67,6 +68,7 @@ impl Pipeline {
             requests,
             state: Arc::new(StateProgress::new(budget.clone())),
             budget,
+            restarts: Arc::default(),
             history: Arc::default(),
             looks: Looks::default(),
             revisions: Arc::default(),
@@ -85,6 +87,12 @@ impl Pipeline {
     /// plan says how often they are made.
     pub fn keeping(mut self, durable: Durable) -> Self {
         self.durable = Some(durable);
+        self
+    }
+
+    /// Counts its restarts there, with those of other runs.
+    pub fn counting(mut self, restarts: &Arc<Restarts>) -> Self {
+        self.restarts = restarts.clone();
         self
     }
 
@@ -159,6 +167,7 @@ impl Pipeline {
         self.state.set_checkpoint(CheckpointProgress {
             id: done.id,
             bytes: done.bytes,
+            completed_ms: done.completed_ms,
             milliseconds: done.took.as_millis() as u64,
         });
         // A restart continues from this one.

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::error::RunError;
 use crate::plan::RestartPlan;
-use crate::stop::Stop;
 
 /// The failures of a run so far.
 pub struct Failures {
@@ -13,6 +12,32 @@ pub struct Failures {
     /// Times of the failures within `within_ms`.
     recent: VecDeque<Instant>,
     count: u32,
+}
+
+/// When a failed run is tried again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Retry {
+    pub delay: Duration,
+    /// How many failures there were within `within_ms`, this one included.
+    pub failures: u32,
+    /// With one more than so many, it is given up.
+    pub failures_max: u32,
+}
+
+impl Retry {
+    /// Waits until it is time, and returns whether it is; not if `ended` comes before.
+    pub async fn wait(&self, error: &RunError, ended: impl Future<Output = ()>) -> bool {
+        tracing::warn!(
+            "failed because of {}, and restarts in {}: {error}",
+            error.fault().blame.name(),
+            humantime::format_duration(self.delay)
+        );
+        tokio::select! {
+            biased;
+            () = ended => false,
+            () = tokio::time::sleep(self.delay) => true,
+        }
+    }
 }
 
 impl Failures {
@@ -29,29 +54,12 @@ impl Failures {
         self.count
     }
 
-    /// The delay before the restart; `None` to give up.
-    fn add(&mut self, error: &RunError) -> Option<Duration> {
+    /// Counts a failure. `None` to give up.
+    pub fn add(&mut self, error: &RunError) -> Option<Retry> {
         self.add_at(error, Instant::now())
     }
 
-    /// Waits until it is time for a restart. Gives the error back if there is to be none,
-    /// or if the run is asked to stop meanwhile.
-    pub async fn wait(&mut self, error: RunError, stop: &Stop) -> Result<(), RunError> {
-        let Some(delay) = self.add(&error).filter(|_| !stop.asked()) else {
-            return Err(error);
-        };
-        tracing::warn!(
-            "failed because of {}, and restarts in {}: {error}",
-            error.fault().blame.name(),
-            humantime::format_duration(delay)
-        );
-        tokio::select! {
-            () = tokio::time::sleep(delay) => Ok(()),
-            () = stop.wait() => Err(error),
-        }
-    }
-
-    fn add_at(&mut self, error: &RunError, now: Instant) -> Option<Duration> {
+    fn add_at(&mut self, error: &RunError, now: Instant) -> Option<Retry> {
         let RestartPlan::After {
             delay_ms,
             delay_ms_max,
@@ -78,7 +86,11 @@ impl Failures {
         }
         self.count += 1;
         let grown = delay_ms as f64 * factor.powi(in_a_row as i32 - 1);
-        Some(Duration::from_millis((grown as u64).min(delay_ms_max)))
+        Some(Retry {
+            delay: Duration::from_millis((grown as u64).min(delay_ms_max)),
+            failures: in_a_row as u32,
+            failures_max,
+        })
     }
 }
 
@@ -103,17 +115,36 @@ mod tests {
         });
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        let ms = Duration::from_millis;
-        assert_eq!(failures.add_at(&failure(), at(0)), Some(ms(100)));
-        assert_eq!(failures.add_at(&failure(), at(1)), Some(ms(200)));
-        assert_eq!(failures.add_at(&failure(), at(2)), Some(ms(300)));
+        let retry = |ms, failures| {
+            Some(Retry {
+                delay: Duration::from_millis(ms),
+                failures,
+                failures_max: 3,
+            })
+        };
+        assert_eq!(failures.add_at(&failure(), at(0)), retry(100, 1));
+        assert_eq!(failures.add_at(&failure(), at(1)), retry(200, 2));
+        assert_eq!(failures.add_at(&failure(), at(2)), retry(300, 3));
         assert_eq!(failures.add_at(&failure(), at(3)), None);
         assert_eq!(
             failures.add_at(&failure(), at(60)),
-            Some(ms(100)),
+            retry(100, 1),
             "old failures do not count"
         );
         assert_eq!(failures.count(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_restart_is_waited_for_unless_the_run_is_to_end() {
+        let retry = |delay| Retry {
+            delay,
+            failures: 1,
+            failures_max: 3,
+        };
+        let soon = retry(Duration::from_millis(1));
+        assert!(soon.wait(&failure(), std::future::pending()).await);
+        let late = retry(Duration::from_secs(600));
+        assert!(!late.wait(&failure(), std::future::ready(())).await);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::revision::{Planned, States};
 use super::shadow::{Comparison, compare};
 use super::store::{ChangeOutcome, ChangeRecord, Ledger};
 use crate::checkpoint::replacement::Replacement;
+use crate::checkpoint::requests::Requests;
 use crate::plan::StateBackend;
 use crate::progress::{NodeProgress, Role};
 use crate::run::{Durable, Job, Pipeline, RunError, Summary};
@@ -440,7 +441,8 @@ impl Course {
             durable,
             by: planned.clone(),
         });
-        let mut pipeline = Pipeline::of(&planned.plan, self.context.clock.clone());
+        let pipeline = Pipeline::of(&planned.plan, self.context.clock.clone());
+        let mut pipeline = pipeline.counting(&self.hosted.restarts);
         if let Some(durable) = durable {
             pipeline = pipeline.keeping(durable);
         }
@@ -532,6 +534,7 @@ impl Course {
                     let before = self.remember_baselines(&nodes);
                     nodes.clone_from(&replacement.nodes);
                     probation = Probation::new(self.context.probation.get(), before, nodes.clone());
+                    requests.give_way(false);
                     self.take_place(trial, next, &replacement, took);
                 }
                 ended = &mut running => {
@@ -569,6 +572,9 @@ impl Course {
                         }
                         Ok(Some(Ok(mut next))) => {
                             next.asked = Some(Instant::now());
+                            // It goes on from the last checkpoint if what runs fails before
+                            // the next one, or waits to be restarted.
+                            requests.give_way(true);
                             if trial.is_uncommitted() {
                                 block_in_place(|| drop(running));
                                 self.record(trial, ChangeOutcome::Replaced, None);
@@ -594,7 +600,7 @@ impl Course {
                                 true => requests.swap(),
                                 false => requests.stop().ask(),
                             }
-                            let ended = running.await;
+                            let ended = self.end(running, &requests).await;
                             let stopped = self.stopped(trial, &nodes, ended);
                             self.accept(next);
                             return stopped;
@@ -609,7 +615,11 @@ impl Course {
                     match planned {
                         Ok(Some(Ok(planned))) => {
                             requests.swap();
-                            let ended = running.await;
+                            let ended = self.end(running, &requests).await;
+                            if ended.is_err() && requests.ends_at_failure() {
+                                // The next run looks for it again.
+                                self.looked_for_replays = None;
+                            }
                             if ended.is_ok() {
                                 self.begin_replay(planned);
                             }
@@ -653,6 +663,31 @@ impl Course {
                             requests.hold_back(false);
                             self.show(Phase::Running);
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of a run at its next checkpoint. It is not waited for through
+    /// restarts once something else is wanted.
+    async fn end(
+        &self,
+        mut running: impl Future<Output = Result<Summary, RunError>> + Unpin,
+        requests: &Requests,
+    ) -> Result<Summary, RunError> {
+        // Whoever comes next sees what is wanted for the first time, too.
+        let mut wanted = self.wanted.clone();
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut running => return ended,
+                Ok(()) = wanted.changed() => {
+                    let wanted = wanted.borrow_and_update();
+                    if wanted.leaves || wanted.paused {
+                        requests.stop().ask();
+                    } else if self.handled.as_ref() != Some(&wanted.key()) {
+                        requests.give_way(true);
                     }
                 }
             }

@@ -18,7 +18,7 @@ use crate::blame::Blame;
 use crate::budget::HostMemory;
 use crate::clock::Clock;
 use crate::plugin::PluginLoader;
-use crate::progress::{NodeProgress, StateProgress};
+use crate::progress::{NodeProgress, Restarting, Restarts, StateProgress};
 use crate::run::Pipeline;
 
 /// What all pipelines of the service share.
@@ -62,6 +62,8 @@ pub struct Hosted {
     pub file: PathBuf,
     wanted: watch::Sender<Wanted>,
     shown: Mutex<Shown>,
+    /// Of all its runs.
+    pub restarts: Arc<Restarts>,
     /// What it and those beside it have of files.
     pub(super) claims: Arc<Claims>,
     news: broadcast::Sender<News>,
@@ -100,7 +102,8 @@ pub(super) struct Wanted {
     pub replays: u64,
 }
 
-/// What can be seen of a pipeline.
+/// What can be seen of a pipeline. Whether its run waits for a restart has
+/// [`Hosted::phase`].
 #[derive(Clone)]
 pub struct Shown {
     pub phase: Phase,
@@ -123,6 +126,8 @@ pub enum Phase {
     Running,
     /// It runs a new content, which may be taken back.
     Probation,
+    /// It has failed, and waits before it is restarted.
+    Restarting,
     /// Somebody has paused it.
     Paused,
     /// Its inputs have ended.
@@ -136,11 +141,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Phase; 9] = [
+    pub const ALL: [Phase; 10] = [
         Phase::Planning,
         Phase::Starting,
         Phase::Running,
         Phase::Probation,
+        Phase::Restarting,
         Phase::Paused,
         Phase::Ended,
         Phase::Failed,
@@ -151,7 +157,11 @@ impl Phase {
     /// Whether nothing runs until somebody or something asks for it.
     pub fn rests(self) -> bool {
         match self {
-            Phase::Planning | Phase::Starting | Phase::Running | Phase::Probation => false,
+            Phase::Planning
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Probation
+            | Phase::Restarting => false,
             Phase::Paused | Phase::Ended | Phase::Failed | Phase::Refused | Phase::Stopped => true,
         }
     }
@@ -162,6 +172,7 @@ impl Phase {
             Phase::Starting => "starting",
             Phase::Running => "running",
             Phase::Probation => "probation",
+            Phase::Restarting => "restarting",
             Phase::Paused => "paused",
             Phase::Ended => "ended",
             Phase::Failed => "failed",
@@ -169,6 +180,13 @@ impl Phase {
             Phase::Stopped => "stopped",
         }
     }
+}
+
+/// What a pipeline does.
+pub struct PhaseNow {
+    pub phase: Phase,
+    pub since_ms: i64,
+    pub restarting: Option<Restarting>,
 }
 
 /// A revision that runs.
@@ -212,6 +230,7 @@ impl Hosted {
                 failure: None,
                 refusal: None,
             }),
+            restarts: Arc::default(),
             claims: Arc::default(),
             news: broadcast::Sender::new(NEWS_MAX),
         }
@@ -297,6 +316,26 @@ impl Hosted {
 
     pub fn shown(&self) -> Shown {
         self.lock().clone()
+    }
+
+    /// The phase that it is in, with what its run does by itself.
+    pub fn phase(&self) -> PhaseNow {
+        let (phase, since_ms) = {
+            let shown = self.lock();
+            (shown.phase, shown.since_ms)
+        };
+        match self.restarts.waiting() {
+            Some(restarting) => PhaseNow {
+                phase: Phase::Restarting,
+                since_ms: restarting.failed_ms,
+                restarting: Some(restarting),
+            },
+            None => PhaseNow {
+                phase,
+                since_ms,
+                restarting: None,
+            },
+        }
     }
 
     /// What is wanted of it, as that changes.

@@ -89,6 +89,8 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
     let state_max = Family::<OfPipeline, Gauge>::default();
     let checkpoints = Family::<OfPipeline, Gauge>::default();
     let durations = Family::<OfPipeline, Seconds>::default();
+    let completed = Family::<OfPipeline, Seconds>::default();
+    let restarts = Family::<OfPipeline, Counter>::default();
     let counters = COUNTERS.map(|(name, help, count)| {
         let family = Family::<OfNode, Counter>::default();
         registry.register(name, help, family.clone());
@@ -98,6 +100,11 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
         "pipeline_phase",
         "1 for the phase that the pipeline is in",
         phases.clone(),
+    );
+    registry.register(
+        "pipeline_restarts",
+        "How often the pipeline has failed and was restarted by itself",
+        restarts.clone(),
     );
     registry.register_with_unit(
         "watermark_timestamp",
@@ -129,19 +136,27 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
         Unit::Seconds,
         durations.clone(),
     );
+    registry.register_with_unit(
+        "checkpoint_timestamp",
+        "When the last complete checkpoint was complete",
+        Unit::Seconds,
+        completed.clone(),
+    );
     for pipeline in host.pipelines() {
         let shown = pipeline.shown();
         let of_pipeline = OfPipeline {
             pipeline: pipeline.name.clone(),
         };
+        let now = pipeline.phase().phase;
+        restarts
+            .get_or_create(&of_pipeline)
+            .inc_by(pipeline.restarts.count());
         for phase in Phase::ALL {
             let of_phase = OfPhase {
                 pipeline: pipeline.name.clone(),
                 phase: phase.name().to_owned(),
             };
-            phases
-                .get_or_create(&of_phase)
-                .set(i64::from(shown.phase == phase));
+            phases.get_or_create(&of_phase).set(i64::from(now == phase));
         }
         let Some(running) = shown.running else {
             continue;
@@ -176,6 +191,8 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
                     .set(gauge(checkpoint.bytes));
                 let seconds = checkpoint.milliseconds as f64 / 1e3;
                 durations.get_or_create(&of_pipeline).set(seconds);
+                let seconds = checkpoint.completed_ms as f64 / 1e3;
+                completed.get_or_create(&of_pipeline).set(seconds);
             }
         }
     }

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::hosted::{Failure, Hosted, Phase};
+use super::super::hosted::{Failure, Hosted, Phase, PhaseNow};
 use super::super::store::{ChangeRecord, Ledger};
 use crate::checkpoint::coordinator::CompletedCheckpoint;
-use crate::progress::{NodeStatus, Role, StateStatus};
+use crate::progress::{NodeStatus, Restarting, Role, StateStatus};
 
 /// A pipeline in a list.
 #[derive(Serialize, ToSchema)]
@@ -17,6 +17,15 @@ pub struct PipelineLine {
     since_ms: i64,
     /// How many rows its sources have read since it was started.
     rows_read: u64,
+    /// How often it has failed and was restarted by itself since the service was started.
+    restarts: u64,
+    /// Only in the phase `restarting`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restarting: Option<Restarting>,
+    /// When its last checkpoint was complete; absent where it has made none since it was
+    /// started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint_ms: Option<i64>,
     /// Why it has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
@@ -33,6 +42,11 @@ pub struct PipelineView {
     since_ms: i64,
     /// The pipeline's file.
     file: String,
+    /// How often it has failed and was restarted by itself since the service was started.
+    restarts: u64,
+    /// Only in the phase `restarting`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restarting: Option<Restarting>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<Failure>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +85,7 @@ pub struct CheckpointView {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     bytes: u64,
+    completed_ms: i64,
     milliseconds: u64,
 }
 
@@ -79,10 +94,20 @@ impl PipelineLine {
         let shown = pipeline.shown();
         let nodes = shown.running.iter().flat_map(|running| &running.nodes);
         let sources = nodes.filter(|node| node.role == Role::Source);
+        let state = shown.running.as_ref().and_then(|it| it.state.as_ref());
+        let checkpoint = state.and_then(|state| state.snapshot().checkpoint);
+        let PhaseNow {
+            phase,
+            since_ms,
+            restarting,
+        } = pipeline.phase();
         PipelineLine {
             name: pipeline.name.clone(),
-            phase: shown.phase,
-            since_ms: shown.since_ms,
+            phase,
+            since_ms,
+            restarts: pipeline.restarts.count(),
+            restarting,
+            checkpoint_ms: checkpoint.map(|checkpoint| checkpoint.completed_ms),
             rows_read: sources.map(|source| source.snapshot().rows_in).sum(),
             failure: shown.failure.map(|failure| failure.message),
             refusal: shown.refusal,
@@ -106,11 +131,18 @@ impl PipelineView {
                 .map(CheckpointView::of)
                 .collect(),
         });
+        let PhaseNow {
+            phase,
+            since_ms,
+            restarting,
+        } = pipeline.phase();
         PipelineView {
             name: pipeline.name.clone(),
-            phase: shown.phase,
-            since_ms: shown.since_ms,
+            phase,
+            since_ms,
             file: pipeline.file.display().to_string(),
+            restarts: pipeline.restarts.count(),
+            restarting,
             failure: shown.failure,
             refusal: shown.refusal,
             revision,
@@ -126,6 +158,7 @@ impl CheckpointView {
             purpose: done.purpose.name(),
             name: done.name.clone(),
             bytes: done.bytes,
+            completed_ms: done.completed_ms,
             milliseconds: done.took.as_millis() as u64,
         }
     }

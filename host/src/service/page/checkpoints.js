@@ -1,7 +1,7 @@
 // The checkpoints since the pipeline was started, newest first.
 
 import { ask } from "./host.js";
-import { bytes, count, duration } from "./format.js";
+import { bytes, count, duration, time } from "./format.js";
 
 const html = htm.bind(preact.h);
 const { useState } = preactHooks;
@@ -31,9 +31,9 @@ export function Checkpoints({ path, pipeline }) {
     ${told && html`<p class=${told.good ? "note good" : "note bad"} role="status">${told.text}</p>`}
     <div class="scroll panel">
       <table>
-        <thead><tr><th class="number">Number</th><th>Why</th><th>Name</th><th class="number">Size</th><th class="number">Took</th></tr></thead>
+        <thead><tr><th class="number">Number</th><th>Why</th><th>Name</th><th>At</th><th class="number">Size</th><th class="number">Took</th></tr></thead>
         <tbody>${[...revision.checkpoints].reverse().map((made) => html`
-          <tr key=${made.id}><td class="number">${count(made.id)}</td><td>${made.purpose}</td><td>${made.name}</td><td class="number">${bytes(made.bytes)}</td><td class="number">${duration(made.milliseconds)}</td></tr>`)}</tbody>
+          <tr key=${made.id}><td class="number">${count(made.id)}</td><td>${made.purpose}</td><td>${made.name}</td><td>${time(made.completed_ms)}</td><td class="number">${bytes(made.bytes)}</td><td class="number">${duration(made.milliseconds)}</td></tr>`)}</tbody>
       </table>
       ${revision.checkpoints.length === 0 && html`<p>None since it was started.</p>`}
     </div>`;

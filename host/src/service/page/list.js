@@ -30,21 +30,27 @@ export function Pipelines({ heard }) {
     <h1>Pipelines</h1>
     <div class="scroll panel">
       <table>
-        <thead><tr><th>Name</th><th>Phase</th><th>Since</th><th class="number">Rows read</th><th class="number">Rate</th></tr></thead>
+        <thead><tr><th>Name</th><th>Phase</th><th>Since</th><th class="number">Rows read</th><th class="number">Rate</th><th>Checkpoint</th><th class="number">Restarts</th></tr></thead>
         <tbody>
           ${seen.pipelines.map((line) => html`
             <tr key=${line.name}>
               <td><a href=${`#/${encodeURIComponent(line.name)}`}>${line.name}</a>
-                ${(line.failure ?? line.refusal) && html`<div class="faint">${firstLine(line.failure ?? line.refusal)}</div>`}</td>
+                ${wrong(line) && html`<div class="faint">${firstLine(wrong(line))}</div>`}</td>
               <td><${Phase} phase=${line.phase} /></td>
               <td>${time(line.since_ms)}</td>
               <td class="number">${count(line.rows_read)}</td>
               <td class="number">${rate(read(line))}</td>
+              <td>${time(line.checkpoint_ms)}</td>
+              <td class="number">${count(line.restarts)}</td>
             </tr>`)}
         </tbody>
       </table>
     </div>
     <${Plugins} />`;
+}
+
+function wrong(line) {
+  return line.restarting?.message ?? line.failure ?? line.refusal;
 }
 
 function firstLine(text) {

@@ -9,7 +9,7 @@ import { Phase } from "./list.js";
 import { Letters } from "./letters.js";
 import { State } from "./state.js";
 import { Tail } from "./tail.js";
-import { time } from "./format.js";
+import { count, time } from "./format.js";
 
 const html = htm.bind(preact.h);
 const { useEffect, useRef, useState } = preactHooks;
@@ -47,9 +47,11 @@ export function Pipeline({ name, view, heard }) {
       <h1>${name}</h1>
       <${Phase} phase=${pipeline.phase} />
       <span class="faint">since ${time(pipeline.since_ms)}</span>
+      ${pipeline.restarts > 0 && html`<span class="faint">${count(pipeline.restarts)} ${pipeline.restarts === 1 ? "restart" : "restarts"}</span>`}
       <${Actions} path=${path} phase=${pipeline.phase} />
     </div>
     ${refused && html`<p class="note bad">${refused}</p>`}
+    ${pipeline.restarting && html`<p class="note bad">It has failed (${pipeline.restarting.failures} of ${pipeline.restarting.failures_max} times), and restarts at ${time(pipeline.restarting.at_ms)}: ${pipeline.restarting.message}</p>`}
     ${pipeline.failure && html`<p class="note bad">${pipeline.failure.message}${"\n"}${pipeline.failure.advice}</p>`}
     ${pipeline.refusal && html`<p class="note">${pipeline.refusal}</p>`}
     ${pipeline.revision?.warnings && html`<details><summary>Warnings of the planner</summary><pre class="note">${pipeline.revision.warnings}</pre></details>`}
@@ -66,10 +68,10 @@ function Actions({ path, phase }) {
     try { await ask(`${path}/${what}`, { method: "POST" }); }
     catch (error) { setTold(error.message); }
   };
+  const waits = phase === "restarting";
   const runs = ["running", "probation", "starting"].includes(phase);
   return html`
-    ${runs
-      ? html`<button onClick=${() => send("pause")}>Pause</button>`
-      : html`<button onClick=${() => send("start")}>Start</button>`}
+    ${(runs || waits) && html`<button onClick=${() => send("pause")}>Pause</button>`}
+    ${!runs && html`<button onClick=${() => send("start")}>${waits ? "Start now" : "Start"}</button>`}
     ${told && html`<span class="note bad" role="alert">${told}</span>`}`;
 }
