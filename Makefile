@@ -1,6 +1,7 @@
 # All tasks of this repository, set-up included:
 #
 #   make demo    serves the cart example with its page for 30 s, on a terminal until Ctrl-C
+#   make -C examples/cart up  starts an example with PostgreSQL and Redis; down ends it
 #   make test    runs every test, then compares the examples' results with the expected rows
 #   make test-kill  kills a host that copies between Kafka topics, to PostgreSQL and to
 #                   Redis, N=1000 times each

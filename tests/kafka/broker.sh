@@ -10,6 +10,8 @@
 #   broker.sh stop DIR           shut it down
 #   broker.sh kill DIR           kill it, as a power cut would (SIGKILL)
 #   broker.sh restart DIR        kill it, and start it on the same data and ports
+#
+# With AUTO_TOPICS=true, it makes topics that are asked for, of two partitions.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -70,7 +72,8 @@ ssl.key.password=sluicebox
 sasl.enabled.mechanisms=PLAIN
 listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="s3cret";
 log.dirs=$folder/data
-auto.create.topics.enable=false
+auto.create.topics.enable=${AUTO_TOPICS:-false}
+num.partitions=2
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
