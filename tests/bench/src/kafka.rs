@@ -3,7 +3,6 @@
 //! real one, on the same cores as everything else.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +20,9 @@ use sluicebox::clock::{Clock, SystemClock};
 use sluicebox::plugin::PluginLoader;
 use sluicebox::run::{Durable, Job};
 
+use crate::servers::Server;
 use crate::state::{brief, extend, scratch};
+use crate::turns::Turns;
 use crate::{Arguments, BATCH_ROWS, plan};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,52 +101,22 @@ impl Bench<'_> {
             mode("exactly_once_filter", "exactly_once", true),
             mode("at_least_once", "at_least_once", false),
         ];
-        // The variants take turns.
-        let mut runs: Vec<(&str, Vec<f64>)> = Vec::new();
-        let mut note = |variant, seconds| {
-            let known = runs.iter_mut().find(|(known, _)| *known == variant);
-            match known {
-                Some((_, all)) => all.push(seconds),
-                None => runs.push((variant, vec![seconds])),
-            }
-        };
+        let mut turns = Turns::default();
         for round in 0..2 {
             for (variant, is_transactional) in [("bare", false), ("bare_transactional", true)] {
                 let out = format!("copy-{variant}-{round}");
                 self.broker.create_topic(&out, false)?;
-                note(variant, self.bare_copy("copy-in", &out, is_transactional)?);
+                turns.note(variant, self.bare_copy("copy-in", &out, is_transactional)?);
                 self.expect_rows(&out)?;
             }
             for mode in modes {
                 let out = format!("copy-{}-{round}", mode.variant);
                 self.broker.create_topic(&out, false)?;
-                note(mode.variant, self.pipeline_copy("copy-in", &out, mode)?);
+                turns.note(mode.variant, self.pipeline_copy("copy-in", &out, mode)?);
                 self.expect_rows(&out)?;
             }
         }
-        let best = |seconds: &[f64]| seconds.iter().copied().fold(f64::MAX, f64::min);
-        let limit = |name: &str| {
-            let of_name = runs.iter().find(|(known, _)| *known == name);
-            of_name.map_or(f64::NAN, |(_, seconds)| COPY_ROWS as f64 / best(seconds))
-        };
-        let mut results = Vec::new();
-        for (variant, seconds) in &runs {
-            let seconds = best(seconds);
-            let rate = COPY_ROWS as f64 / seconds;
-            let result = json!({
-                "case": "kafka_copy",
-                "variant": variant,
-                "cores": std::thread::available_parallelism()?.get(),
-                "rows": COPY_ROWS,
-                "seconds": seconds,
-                "rows_per_second": rate,
-                "of_bare": rate / limit("bare"),
-                "of_bare_transactional": rate / limit("bare_transactional"),
-            });
-            eprintln!("kafka_copy {variant}: {}", brief(&result));
-            results.push(result);
-        }
-        Ok(results)
+        turns.results("kafka_copy", COPY_ROWS, &["bare", "bare_transactional"])
     }
 
     /// Writes cart events as JSON, all of them additions.
@@ -265,7 +236,7 @@ impl Bench<'_> {
             state = self.folder.join(format!("pipeline-{}", self.pipelines)),
             interval_ms = mode.interval_ms,
             delivery = mode.delivery,
-            brokers = self.broker.address,
+            brokers = self.broker.0.address,
         );
         let plan = plan(&text, &PluginLoader::new()?)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -491,22 +462,16 @@ fn flush(producer: &Sender) -> anyhow::Result<()> {
 }
 
 /// The broker that this process started.
-struct Broker {
-    address: String,
-    folder: std::path::PathBuf,
-}
+struct Broker(Server);
 
 impl Broker {
     fn start(folder: &Path) -> Result<Broker, String> {
-        let folder = folder.to_owned();
-        let owner = std::process::id().to_string();
-        let address = script(&["start", &folder.to_string_lossy(), &owner])?;
-        Ok(Broker { address, folder })
+        Server::start("kafka/broker.sh", folder).map(Broker)
     }
 
     fn settings(&self) -> ClientConfig {
         let mut settings = ClientConfig::new();
-        settings.set("bootstrap.servers", &self.address);
+        settings.set("bootstrap.servers", &self.0.address);
         settings
     }
 
@@ -572,28 +537,5 @@ impl Broker {
             ensure!(Instant::now() < until, "topic {name} has no leader");
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        if let Err(why) = script(&["kill", &self.folder.to_string_lossy()]) {
-            eprintln!("the broker could not be ended: {why}");
-        }
-    }
-}
-
-/// Runs the broker script, and returns what it prints.
-fn script(arguments: &[&str]) -> Result<String, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kafka/broker.sh");
-    let output = Command::new(script)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 }

@@ -3,10 +3,12 @@
 //! the host. Each measurement runs in its own process, pinned to its cores.
 //! What a key's state takes is measured by [`keys`], how long answers take by [`answers`], the
 //! cost of durability by [`state`] and [`kafka`], an example with several processes behind one
-//! another by [`social`].
+//! another by [`social`], databases and compressed files by [`edges`].
 
 /// How long answers take.
 mod answers;
+/// Databases and compressed files, beside the tools that come with them.
+mod edges;
 /// The hand-written loops.
 mod handwritten;
 /// Commits to Kafka.
@@ -15,10 +17,14 @@ mod kafka;
 mod keys;
 /// Native operators in the same host.
 mod native;
+/// Real servers.
+mod servers;
 /// An example on a generated social network.
 mod social;
 /// State that outlives the process.
 mod state;
+/// Variants that are compared.
+mod turns;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -94,6 +100,7 @@ enum AnyCase {
     Social(social::Case),
     State(state::Case),
     Kafka(kafka::Case),
+    Edges(edges::Case),
 }
 
 impl ValueEnum for AnyCase {
@@ -117,6 +124,9 @@ impl ValueEnum for AnyCase {
             AnyCase::State(state::Case::LargerThanMemory),
             AnyCase::Kafka(kafka::Case::KafkaCopy),
             AnyCase::Kafka(kafka::Case::KafkaLatency),
+            AnyCase::Edges(edges::Case::PostgresWrite),
+            AnyCase::Edges(edges::Case::RedisWrite),
+            AnyCase::Edges(edges::Case::Compressed),
         ]
     }
 
@@ -128,6 +138,7 @@ impl ValueEnum for AnyCase {
             AnyCase::Social(case) => case.to_possible_value(),
             AnyCase::State(case) => case.to_possible_value(),
             AnyCase::Kafka(case) => case.to_possible_value(),
+            AnyCase::Edges(case) => case.to_possible_value(),
         }
     }
 }
@@ -240,6 +251,13 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
         _ => None,
     });
     results.extend(kafka::measure(arguments, &of_kafka.collect::<Vec<_>>())?);
+    let of_edges = cases.iter().filter_map(|case| match case {
+        AnyCase::Edges(case) => Some(*case),
+        _ => None,
+    });
+    for case in of_edges {
+        results.extend(edges::measure(arguments, case)?);
+    }
     let path = arguments.folder.join("results.json");
     fs::write(&path, serde_json::to_string_pretty(&results)?)?;
     if !measurements.is_empty() {
