@@ -17,12 +17,16 @@ mod pipeline;
 /// Runs that are killed.
 #[path = "common/killed.rs"]
 mod killed;
+/// A disk that can be full.
+#[path = "common/disk.rs"]
+mod disk;
 /// A real server.
 #[path = "common/postgres.rs"]
 mod postgres;
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -35,6 +39,7 @@ use sluicebox::plan::NodeKind;
 use sluicebox::run::commit_context;
 use sluicebox::stop::Stop;
 
+use disk::Disk;
 use harness::Outcome;
 use killed::{Kills, RUN_MAX, host, start, tail, wait};
 use postgres::{Server, server};
@@ -53,6 +58,8 @@ tests![
     a_run_that_was_replaced_writes_nothing,
     a_server_that_comes_back_is_written_on,
     a_lock_that_another_run_left_is_taken_away,
+    a_full_tablespace_is_told_and_loses_nothing,
+    a_full_disk_is_told_and_loses_nothing,
     nothing_is_lost_or_doubled_by_kills,
 ];
 
@@ -750,6 +757,72 @@ fn a_server_that_comes_back_is_written_on() -> Outcome {
     let counted = "SELECT count(*), count(DISTINCT id), sum(id) FROM back";
     assert_eq!(server.sql(counted), "300000|300000|44999850000");
     Ok(())
+}
+
+const FULL_ROWS: i64 = 100_000;
+
+/// The table has no room, while the server has some for all else.
+fn a_full_tablespace_is_told_and_loses_nothing() -> Outcome {
+    server()?;
+    let disk = Disk::mount(64)?;
+    let server = Server::start().expect("a server of its own");
+    let space = disk.path().join("space");
+    std::fs::create_dir(&space).expect("it is writable");
+    let data = std::fs::metadata(server.folder.join("data")).expect("it is there");
+    std::os::unix::fs::chown(&space, Some(data.uid()), Some(data.gid())).expect("root may");
+    let made = format!("CREATE TABLESPACE small LOCATION '{}'", space.display());
+    server.sql_as("postgres", &made);
+    server.sql_as("postgres", "GRANT CREATE ON TABLESPACE small TO shop");
+    until_there_is_room(&server, &disk, 4, "TABLESPACE small");
+    Ok(())
+}
+
+/// Neither has the server, which ends when it cannot write its log.
+fn a_full_disk_is_told_and_loses_nothing() -> Outcome {
+    server()?;
+    let disk = Disk::mount(256)?;
+    let server = Server::start_on(&disk).expect("a server of its own");
+    until_there_is_room(&server, &disk, 12, "");
+    server.call("kill");
+    Ok(())
+}
+
+/// Fills `disk` but for some MiB, has a pipeline write to a table, sees what it says, makes
+/// room and sees that it goes on. `table` says where the table is.
+fn until_there_is_room(server: &Server, disk: &Disk, mebibytes: u64, table: &str) {
+    server.sql(&format!(
+        "CREATE TABLE filled (id bigint, name text) {table}"
+    ));
+    disk.fill(mebibytes);
+    let sink = "input = \"in\"\ntable = \"filled\"";
+    let head =
+        format!("{STATE}[restart]\nstrategy = \"fixed\"\ndelay = \"200ms\"\nfailures = 1000\n");
+    let case = Case::new(server, "full", &head, ID_NAME, sink);
+    let mut rows = String::new();
+    for id in 0..FULL_ROWS {
+        let _ = writeln!(rows, "{{\"id\":{id},\"name\":\"{id:0100}\"}}");
+    }
+    case.input(&rows);
+    let log = case.folder.path().join("log");
+    let mut host = start(&case.pipeline(), &log, None);
+    wait_until("it says what is full", || {
+        assert_eq!(wait(&mut host, Duration::ZERO), None, "{}", tail(&log));
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        said.contains("No space left on device")
+            && said.contains("(SQLSTATE 53100); make room where the server keeps its data")
+    });
+    // It goes on trying, and to write what there is room for.
+    let ended = wait(&mut host, Duration::from_secs(1));
+    assert_eq!(ended, None, "{}", tail(&log));
+    disk.make_room();
+    // Without room for its log, the server has ended.
+    server.call("restart");
+    let ended = wait(&mut host, RUN_MAX).expect("it ends");
+    assert!(ended.success(), "{}", tail(&log));
+    let counted = "SELECT count(*), count(DISTINCT id), sum(id) FROM filled";
+    let sum = FULL_ROWS * (FULL_ROWS - 1) / 2;
+    let expected = format!("{FULL_ROWS}|{FULL_ROWS}|{sum}");
+    assert_eq!(server.sql(counted), expected, "{}", tail(&log));
 }
 
 const ROWS: i64 = 150_000;

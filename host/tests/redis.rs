@@ -35,7 +35,7 @@ use sluicebox::run::commit_context;
 use sluicebox::stop::Stop;
 
 use harness::Outcome;
-use killed::{Kills, host, tail};
+use killed::{Kills, RUN_MAX, host, start, tail, wait};
 use redis::{Server, server};
 
 tests![
@@ -47,6 +47,7 @@ tests![
     a_server_that_refuses_says_why,
     one_wrong_row_ends_the_run_with_its_text,
     a_run_that_was_replaced_writes_nothing,
+    a_server_without_memory_says_so_and_loses_nothing,
     nothing_is_lost_or_doubled_by_kills,
 ];
 
@@ -494,6 +495,59 @@ fn a_run_that_was_replaced_writes_nothing() -> Outcome {
     assert!(told.to_string().contains("has taken over"), "{told}");
     let last = participant(&case);
     assert_eq!(last.fence(&stop).expect("it fences"), Some(2));
+    Ok(())
+}
+
+const FULL_ROWS: i64 = 50_000;
+
+fn a_server_without_memory_says_so_and_loses_nothing() -> Outcome {
+    server()?;
+    let server = Server::start().expect("a server of its own");
+    let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"list\"\nkey = \"full\"\n\
+                 value = \"user\"";
+    let never = "[restart]\nstrategy = \"never\"\n";
+    let always = "[restart]\nstrategy = \"fixed\"\ndelay = \"200ms\"\nfailures = 1000\n";
+    for delivery in ["exactly_once", "at_least_once"] {
+        server.ask(&["FLUSHALL"]);
+        server.ask(&["CONFIG", "SET", "maxmemory", "4mb"]);
+        let head = format!("{STATE}delivery = \"{delivery}\"\n");
+        let case = Case::new(&server, delivery, &format!("{head}{never}"), FIELDS, sinks);
+        let mut rows = String::new();
+        for n in 0..FULL_ROWS {
+            let _ = writeln!(rows, "{{\"user\":\"{n:0100}\",\"n\":{n}}}");
+        }
+        case.input(&rows);
+        let oom = "OOM command not allowed when used memory > 'maxmemory'.; raise the server's \
+                   `maxmemory`\n  the cause lies outside the host and may pass: start the \
+                   pipeline again when it has";
+        // The second run has no room from its first command on.
+        for _ in 0..2 {
+            let said = case.fail();
+            assert!(said.contains(oom), "{said}");
+            assert_eq!(said.matches("error:").count(), 1, "{said}");
+        }
+        // Where it may be tried again, it goes on by itself when there is room.
+        let text = std::fs::read_to_string(case.pipeline()).expect("it is there");
+        std::fs::write(case.pipeline(), text.replace(never, always)).expect("it is writable");
+        let log = case.folder.path().join("log");
+        let mut host = start(&case.pipeline(), &log, None);
+        let ended = wait(&mut host, Duration::from_secs(2));
+        assert_eq!(ended, None, "{}", tail(&log));
+        assert!(tail(&log).contains("raise the server's `maxmemory`"));
+        server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        let ended = wait(&mut host, RUN_MAX).expect("it ends");
+        assert!(ended.success(), "{}", tail(&log));
+        let list = server.ask(&["LRANGE", "full", "0", "-1"]);
+        let mut ids: Vec<i64> = list
+            .lines()
+            .map(|id| id.parse().expect("a number"))
+            .collect();
+        ids.sort_unstable();
+        if delivery == "at_least_once" {
+            ids.dedup();
+        }
+        assert!(ids.iter().copied().eq(0..FULL_ROWS), "{}", ids.len());
+    }
     Ok(())
 }
 

@@ -93,6 +93,14 @@ impl From<RedisError> for Failure {
 /// Who is to blame for an error of the server, by its code, whether it can pass, and what to
 /// do.
 fn refusal(code: &str, details: &str) -> Failure {
+    // A whole transaction is refused for the reason of one command.
+    if code == "EXECABORT"
+        && let Some((discarded, reason)) = details.split_once("because of: ")
+    {
+        let (code, details) = reason.split_once(' ').unwrap_or((reason, ""));
+        let Failure { cause, fault } = refusal(code, details);
+        return Failure::new(format!("EXECABORT {discarded}because of: {cause}"), fault);
+    }
     let fault = match code {
         "OOM" | "LOADING" | "BUSY" | "READONLY" | "MASTERDOWN" | "MISCONF" | "NOREPLICAS"
         | "TRYAGAIN" | "CLUSTERDOWN" | "UNBLOCKED" => Fault::OUTSIDE,
@@ -220,5 +228,24 @@ impl Commands {
     pub fn clear(&mut self) {
         self.packed.clear();
         self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+
+    #[test]
+    fn a_transaction_is_refused_as_its_command_is() {
+        let full = "OOM command not allowed when used memory > 'maxmemory'.";
+        let discarded = format!("Transaction discarded because of: {full}");
+        let failure = refusal("EXECABORT", &discarded);
+        assert_eq!(
+            failure.cause,
+            format!("EXECABORT {discarded}; raise the server's `maxmemory`")
+        );
+        assert!(failure.fault.can_pass);
+        let discarded = "Transaction discarded because of previous errors.";
+        assert!(!refusal("EXECABORT", discarded).fault.can_pass);
     }
 }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use self::scripted::Scripted;
+use crate::disk::Disk;
 use crate::harness::Absent;
 
 pub struct Server(Scripted);
@@ -31,6 +32,11 @@ impl Server {
     /// Starts a server with a folder of its own, which is removed after this process.
     pub fn start() -> Result<Server, String> {
         Scripted::start("postgres", "postgres/server.sh").map(Server)
+    }
+
+    /// Starts one that has its data on a disk.
+    pub fn start_on(disk: &Disk) -> Result<Server, String> {
+        Scripted::start_in(disk.path(), "postgres", "postgres/server.sh").map(Server)
     }
 
     /// What psql prints for some SQL, as the owner of the database `shop`, without head and

@@ -30,9 +30,14 @@ pub fn is_ci() -> bool {
 impl Scripted {
     /// Starts a server with a folder of its own, which is removed after this process.
     pub fn start(name: &str, script: &'static str) -> Result<Scripted, String> {
+        Scripted::start_in(&std::env::temp_dir(), name, script)
+    }
+
+    /// Starts one whose folder is in another one.
+    pub fn start_in(within: &Path, name: &str, script: &'static str) -> Result<Scripted, String> {
         let folder = tempfile::Builder::new()
             .prefix(&format!("sluicebox-{name}-"))
-            .tempdir()
+            .tempdir_in(within)
             .map_err(|error| error.to_string())?;
         // The script removes it after this process has ended in any way.
         let folder = folder.keep();
