@@ -158,7 +158,7 @@ fn a_day_is_collected_computed_stored_and_queried() -> Outcome {
     let duckdb = duckdb()?;
     let lines = actions(&mut Rng::with_seed(11), 8_000);
     let expected = hours(&decoded(&lines));
-    let [commands] = blocks(&page("examples/warehouse/README.md"), "sh");
+    let [commands, _] = blocks(&page("examples/warehouse/README.md"), "sh");
     let query = commands
         .lines()
         .find_map(|line| line.strip_prefix("duckdb -c \""));
