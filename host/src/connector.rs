@@ -8,6 +8,8 @@
 //! settings and gets a *connector*, and a run opens the connector. The traits
 //! are in [`crate::source`] and [`crate::sink`].
 
+/// Columns of what messages have beside their payload.
+mod beside;
 /// Discards rows.
 pub mod blackhole;
 /// Receives rows by HTTP, and posts them.
@@ -28,7 +30,7 @@ pub mod memory;
 mod network;
 /// Writes PostgreSQL's tables.
 pub mod postgres;
-/// Writes Redis' keys, streams and channels.
+/// Reads Redis' streams and channels, and writes its keys too.
 pub mod redis;
 /// Reads rows of dead letters again.
 pub mod replay;
@@ -36,8 +38,12 @@ pub mod replay;
 pub mod registry;
 /// What connectors of servers share.
 mod server;
-/// Receives rows over TCP.
+/// Rows as text, each in its line.
+mod text_rows;
+/// Receives rows over TCP, and sends them.
 pub mod tcp;
+/// Receives datagrams.
+pub mod udp;
 
 use std::path::Path;
 

@@ -11,6 +11,8 @@ mod fault;
 mod json;
 /// Decodes rows that are a single value.
 mod raw;
+/// Decodes messages of syslog.
+mod syslog;
 
 use arrow_array::ArrayRef;
 
@@ -37,7 +39,7 @@ pub struct Header {
 /// Refuses the beginning of a header that is too long where its lines end in `\r` alone.
 pub(crate) fn check_header_start(format: &Format, start: &[u8]) -> Result<(), String> {
     match format {
-        Format::Json | Format::Raw => Ok(()),
+        Format::Json | Format::Raw | Format::Syslog(_) => Ok(()),
         Format::Csv(format) => csv::check_line_ends(start, format.delimiter),
     }
 }
@@ -48,6 +50,7 @@ enum FormatRows {
     Json(json::JsonRows),
     Csv(csv::CsvRows),
     Raw(raw::RawRows),
+    Syslog(syslog::SyslogRows),
 }
 
 /// The good rows of a block as columns, and the bad ones.
@@ -81,6 +84,9 @@ impl Decoder {
                 FormatRows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps))
             }
             Format::Raw => FormatRows::Raw(raw::RawRows::new(schema)),
+            Format::Syslog(format) => {
+                FormatRows::Syslog(syslog::SyslogRows::new(format, schema, timestamps))
+            }
         })
     }
 
@@ -88,7 +94,9 @@ impl Decoder {
     /// ignore it.
     pub fn read_header(&mut self, line: &[u8]) -> Result<Header, String> {
         match &mut self.0 {
-            FormatRows::Json(_) | FormatRows::Raw(_) => Ok(Header::default()),
+            FormatRows::Json(_) | FormatRows::Raw(_) | FormatRows::Syslog(_) => {
+                Ok(Header::default())
+            }
             FormatRows::Csv(csv) => csv.read_header(line),
         }
     }
@@ -142,13 +150,14 @@ impl FormatRows {
                 raw.push(&data[start..end]);
                 Ok(())
             }
+            FormatRows::Syslog(syslog) => syslog.push(&data[start..end]),
         }
     }
 
     /// Whether rows need not be UTF-8.
     fn is_any_bytes(&self) -> bool {
         match self {
-            FormatRows::Json(_) | FormatRows::Csv(_) => false,
+            FormatRows::Json(_) | FormatRows::Csv(_) | FormatRows::Syslog(_) => false,
             FormatRows::Raw(raw) => raw.is_bytes(),
         }
     }
@@ -160,6 +169,7 @@ impl FormatRows {
             FormatRows::Csv(csv) => csv.truncate(rows),
             // Raw rows are never bad.
             FormatRows::Raw(_) => {}
+            FormatRows::Syslog(syslog) => syslog.truncate(rows),
         }
     }
 
@@ -170,6 +180,7 @@ impl FormatRows {
             FormatRows::Csv(csv) => csv.take_cut_times(),
             // They have no times.
             FormatRows::Raw(_) => None,
+            FormatRows::Syslog(syslog) => syslog.take_cut_times(),
         }
     }
 
@@ -178,6 +189,7 @@ impl FormatRows {
             FormatRows::Json(json) => json.take(),
             FormatRows::Csv(csv) => csv.take(),
             FormatRows::Raw(raw) => raw.take(),
+            FormatRows::Syslog(syslog) => syslog.take(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The formats of rows in a stream of bytes.
 
+use std::sync::Arc;
+
 use crate::schema::Schema;
-use crate::timestamp::TimestampFormat;
+use crate::timestamp::{PatternProblem, TimePattern, TimestampFormat};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -9,6 +11,7 @@ pub enum Format {
     Csv(CsvFormat),
     /// A row is one value, its bytes or text.
     Raw,
+    Syslog(SyslogFormat),
 }
 
 impl Format {
@@ -18,6 +21,7 @@ impl Format {
             Format::Json => "json",
             Format::Csv(_) => "csv",
             Format::Raw => "raw",
+            Format::Syslog(_) => "syslog",
         }
     }
 }
@@ -28,6 +32,40 @@ pub struct CsvFormat {
     /// are the fields in order.
     pub header: bool,
     pub delimiter: u8,
+}
+
+/// The parts of a message of syslog, which fields have the names of.
+pub const SYSLOG_FIELDS: [&str; 10] = [
+    "facility",
+    "severity",
+    "version",
+    "timestamp",
+    "hostname",
+    "appname",
+    "procid",
+    "msgid",
+    "data",
+    "message",
+];
+
+/// What times are that do not say it themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyslogFormat {
+    /// Reads them, with a year in front.
+    pub pattern: Arc<TimePattern>,
+    /// Without it, the last one in which they are not ahead of the clock.
+    pub year: Option<i16>,
+}
+
+impl SyslogFormat {
+    /// Times are those of a zone; UTC by default.
+    pub fn new(zone: Option<&str>, year: Option<i16>) -> Result<Self, PatternProblem> {
+        let pattern = TimePattern::new("%Y %b %d %H:%M:%S", zone)?;
+        Ok(SyslogFormat {
+            pattern: Arc::new(pattern),
+            year,
+        })
+    }
 }
 
 /// How a row's bytes become columns.

@@ -12,6 +12,7 @@ use arrow_schema::DataType as ArrowType;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use crate::batch::Batch;
 use crate::schema::Schema;
@@ -243,6 +244,16 @@ impl<'a> JsonColumn<'a> {
             JsonValues::Record(columns) => columns.write(out, row),
             JsonValues::Unknown => out.extend_from_slice(b"null"),
         }
+    }
+}
+
+/// Whether a text is a value of JSON other than a text in quotes, and no more than one.
+pub(crate) fn is_bare_value(text: &[u8]) -> bool {
+    match text {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => true,
+        [] | [b'"', ..] => false,
+        text => serde_json::from_slice::<IgnoredAny>(text).is_ok(),
     }
 }
 

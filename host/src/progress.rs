@@ -28,6 +28,7 @@ pub struct NodeProgress {
     late: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
+    lost: AtomicU64,
     dead_letters: AtomicU64,
     cut_times: Mutex<Option<CutTimes>>,
     tells_misspelt: AtomicBool,
@@ -103,6 +104,9 @@ pub struct NodeStatus {
     pub late: u64,
     pub rejected: u64,
     pub failed: u64,
+    /// Messages that were lost before a source could read them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost: u64,
     /// The lowest of its tasks; absent before the first watermark and after the
     /// end of event time.
     pub watermark_ms: Option<i64>,
@@ -225,6 +229,10 @@ impl StateProgress {
     }
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 const UNKNOWN: u64 = u64::MAX;
 
 impl NodeProgress {
@@ -237,6 +245,7 @@ impl NodeProgress {
             late: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             cut_times: Mutex::default(),
             tells_misspelt: AtomicBool::new(false),
@@ -298,6 +307,10 @@ impl NodeProgress {
 
     pub fn add_in(&self, rows: usize) {
         self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub fn add_lost(&self, messages: u64) {
+        self.lost.fetch_add(messages, Ordering::Relaxed);
     }
 
     pub fn add_out(&self, rows: usize) {
@@ -390,6 +403,7 @@ impl NodeProgress {
             late: self.late.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),
             busy_ms: self.total_ms(&self.work),

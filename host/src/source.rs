@@ -238,6 +238,11 @@ pub trait SourceInput: Send {
     /// told.
     fn committed(&mut self, _: &[(Arc<str>, Position)]) {}
 
+    /// How many messages were lost, since the last call, before they could be read.
+    fn new_losses(&mut self) -> u64 {
+        0
+    }
+
     /// The address that a source listens on.
     fn address(&self) -> Option<SocketAddr> {
         None
@@ -248,7 +253,7 @@ pub trait SourceInput: Send {
 pub enum Arrival {
     /// Rows of a partition.
     Rows(usize, Box<Chunk>),
-    /// No partition had rows for the time after which partitions are idle.
+    /// No partition had rows for a time, perhaps that after which partitions are idle.
     Silence,
     /// All rows of a partition have been returned that were there at the start. Only live
     /// inputs say so, if they are asked to: in others, these are all until the end.

@@ -56,8 +56,12 @@ pub struct PartitionSnapshot {
 /// A place between two rows of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Where the next row is: a byte of a file, a row's number, a Kafka offset.
+    /// Where the next row is: a byte of a file, a row's number, a Kafka offset; behind an
+    /// entry of a Redis stream, the first number of its id.
     pub offset: u64,
+    /// The second number of that id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// How many rows are before it, where that is not the offset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,

@@ -161,6 +161,7 @@ impl Status {
                 for node in &summary.nodes {
                     for line in describe_late(node)
                         .into_iter()
+                        .chain(describe_lost(node))
                         .chain(describe_cut_times(node))
                     {
                         print::stderr(format_args!("{line}\n"));
@@ -386,6 +387,7 @@ fn table(summary: &Summary) -> String {
     let odd = nodes.flat_map(|node| {
         describe_late(node)
             .into_iter()
+            .chain(describe_lost(node))
             .chain(describe_cut_times(node))
     });
     let odd: String = odd.map(|line| format!("\n{line}")).collect();
@@ -435,6 +437,16 @@ fn describe_late(node: &NodeStatus) -> Option<String> {
         };
         format!(
             "{late} of {rows} rows of {name} were late, since their windows had fired: {advice}"
+        )
+    })
+}
+
+/// Says that messages of a source were lost.
+fn describe_lost(node: &NodeStatus) -> Option<String> {
+    (node.lost > 0).then(|| {
+        format!(
+            "{} datagrams of {} were dropped by the system before they could be read",
+            node.lost, node.name
         )
     })
 }

@@ -1,5 +1,5 @@
-//! Reads how a source's or sink's rows are written: `format`, `csv`, `fields` and
-//! `names`.
+//! Reads how a source's or sink's rows are written: `format`, `csv`, `syslog`, `fields`
+//! and `names`.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::column::{self, DeclaredColumn};
 use super::diagnostics::{Diagnostics, Mistake};
 use super::reader::{ConfigValue, Table};
-use crate::format::{CsvFormat, Format, RowFormat};
+use crate::format::{CsvFormat, Format, RowFormat, SYSLOG_FIELDS, SyslogFormat};
 use crate::schema::DataType;
 use crate::suggest;
 use crate::timestamp::{self, TimestampFormat};
@@ -27,6 +27,7 @@ pub enum FormatKind {
     Json,
     Csv,
     Raw,
+    Syslog,
     Parquet,
 }
 
@@ -47,6 +48,7 @@ pub const TEXT: Formats = Formats {
         ("json", FormatKind::Json),
         ("csv", FormatKind::Csv),
         ("raw", FormatKind::Raw),
+        ("syslog", FormatKind::Syslog),
     ],
     raw_fields: "`fields = { line = \"utf8\" }` or `\"bytes\"`",
 };
@@ -57,6 +59,7 @@ pub const FILES: Formats = Formats {
         ("json", FormatKind::Json),
         ("csv", FormatKind::Csv),
         ("raw", FormatKind::Raw),
+        ("syslog", FormatKind::Syslog),
         ("parquet", FormatKind::Parquet),
     ],
     ..TEXT
@@ -65,7 +68,7 @@ pub const FILES: Formats = Formats {
 /// Separates the fields of CSV by default.
 const DELIMITER: u8 = b',';
 
-/// Reads `format`, `csv`, `fields` and `names`. `implied` is the default format.
+/// Reads `format`, `csv`, `syslog`, `fields` and `names`. `implied` is the default format.
 pub fn read_rows(
     table: &mut Table,
     implied: Option<FormatKind>,
@@ -104,6 +107,10 @@ pub fn read_rows(
             .help("remove them, or write `format = \"csv\"`"),
         );
     }
+    let syslog = match table.optional("syslog") {
+        Some(value) => read_syslog(&value, given, mistakes),
+        None => SyslogFormat::new(None, None).ok(),
+    };
     let columns = table
         .required(
             "fields",
@@ -125,12 +132,16 @@ pub fn read_rows(
             delimiter: DELIMITER,
         })),
         FormatKind::Raw => Format::Raw,
+        FormatKind::Syslog => Format::Syslog(syslog?),
     };
     let columns = columns?;
     let names = match names {
         Some(value) => read_names(&value, &format, &columns, mistakes)?,
         None => Vec::new(),
     };
+    if given == Some(FormatKind::Syslog) {
+        check_syslog(table, &columns, &names, mistakes)?;
+    }
     let timestamps = columns.iter().flat_map(|column| &column.timestamp_formats);
     Some(WrittenRows {
         format: RowFormat {
@@ -270,6 +281,84 @@ fn check_raw(
     );
 }
 
+/// Reads what times are that do not say it themselves.
+fn read_syslog(
+    value: &ConfigValue,
+    format: Option<FormatKind>,
+    mistakes: &mut Diagnostics,
+) -> Option<SyslogFormat> {
+    if format.is_some_and(|format| format != FormatKind::Syslog) {
+        mistakes.push(
+            Mistake::new(format!("{} means nothing here", value.what()))
+                .at(value.key_span(), "")
+                .help("remove it, or write `format = \"syslog\"`"),
+        );
+    }
+    let mut table = value.table(mistakes)?;
+    let zone = table.optional("zone");
+    let zone = zone.and_then(|zone| zone.text("a time zone or an offset, in quotes", mistakes));
+    let year = table.optional("year");
+    let year = year.and_then(|year| year.integer(1970..=9999, mistakes));
+    table.finish(mistakes);
+    let name = zone.as_ref().map(|zone| zone.get_ref().as_str());
+    let year = year.and_then(|year| i16::try_from(year.into_inner()).ok());
+    let read = SyslogFormat::new(name, year);
+    if let (Err(problem), Some(zone)) = (&read, &zone) {
+        mistakes.push(
+            Mistake::new(format!("{}: {}", value.what(), problem.message))
+                .at(zone.span(), "")
+                .help(problem.help.clone()),
+        );
+    }
+    read.ok()
+}
+
+/// Checks that each field is a part of a message, and may be what its type says.
+fn check_syslog(
+    table: &Table,
+    columns: &[DeclaredColumn],
+    names: &[(String, String)],
+    mistakes: &mut Diagnostics,
+) -> Option<()> {
+    let mut good = true;
+    for column in columns {
+        let own = column.field.name.as_str();
+        let name = names.iter().find(|(renamed, _)| renamed == own);
+        let name = name.map_or(own, |(_, name)| name);
+        let data_type = &column.field.data_type;
+        let is_record = |data_type: &DataType| matches!(data_type, DataType::Record(_));
+        let mistake = if !SYSLOG_FIELDS.contains(&name) {
+            let what = format!(
+                "{} has a field `{name}`, which no message has",
+                table.owner()
+            );
+            let help = suggest::help(name, "parts of a message", SYSLOG_FIELDS);
+            Mistake::new(what).help(format!("{help}; `names` gives them other names"))
+        } else if name == "data" {
+            let is_good = match data_type {
+                DataType::Utf8 => true,
+                DataType::Record(elements) => elements.iter().all(|it| is_record(&it.data_type)),
+                _ => false,
+            };
+            if is_good {
+                continue;
+            }
+            Mistake::new(format!("structured data cannot be `{}`", column.field)).help(
+                "write `utf8` for all of it as JSON, or the elements with their parameters, such \
+                 as { \"origin?\" = { ip = \"list<utf8>\" } }",
+            )
+        } else if is_record(data_type) || matches!(data_type, DataType::List(_)) {
+            let what = format!("the {name} of a message cannot be `{}`", column.field);
+            Mistake::new(what).help("it is one text, or a number")
+        } else {
+            continue;
+        };
+        good = false;
+        mistakes.push(mistake.at(column.place.clone(), ""));
+    }
+    good.then_some(())
+}
+
 /// Checks that no time has a format: Parquet has its own.
 fn check_parquet(table: &Table, columns: &[DeclaredColumn], mistakes: &mut Diagnostics) {
     for column in columns {
@@ -296,7 +385,7 @@ fn read_names(
     let nameless = match format {
         Format::Raw => Some("rows in the format raw have no names"),
         Format::Csv(csv) if !csv.header => Some("csv without a header has no names"),
-        Format::Json | Format::Csv(_) => None,
+        Format::Json | Format::Csv(_) | Format::Syslog(_) => None,
     };
     if let Some(nameless) = nameless {
         mistakes.push(

@@ -4,8 +4,6 @@
 pub mod beginning;
 /// Whether a file is still the same.
 mod digest;
-/// Renders rows as comma-separated values.
-mod csv;
 /// Compresses what is written.
 mod encoder;
 /// Reads files, a partition each.
@@ -16,8 +14,6 @@ mod known;
 mod mark;
 /// Follows files that grow.
 mod follow;
-/// Renders rows as JSON, one a line.
-mod json_lines;
 /// Files that are being read, compressed ones too.
 pub mod opened;
 /// Writes text formats into one file.

@@ -1,12 +1,25 @@
-//! Redis: writes keys, streams and channels, within transactions too. Here is what the sink
-//! and its transaction share: how a server is reached, and what its errors mean.
+//! Redis: reads streams and channels, and writes keys, streams and channels, within
+//! transactions too. Here is what they share: how a server is reached, and what its errors
+//! mean.
 
+/// Listens to channels.
+mod channel;
 /// What becomes of a row: the commands for it.
 mod command;
+/// Entries of streams, and their ids.
+mod entry;
 /// The config keys that say how a server is reached.
 mod keys;
+/// Collects messages, to decode them together.
+mod messages;
+/// Reads entries on a thread of its own, through lost connections.
+mod reading;
 /// The sink `redis`.
 pub mod sink;
+/// The source `redis`.
+pub mod source;
+/// Reads streams, each from a position.
+mod stream;
 /// Keys with fields of the row in them.
 mod template;
 /// Rows and the checkpoint's number committed together.
@@ -142,6 +155,11 @@ impl Session {
         // Says at once what a password would be needed for.
         session.ask(&[b"PING"])?;
         Ok(session)
+    }
+
+    pub fn into_connection(self) -> Connection {
+        let connection = self.connection.into_inner();
+        connection.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends commands, and returns the answer to each.

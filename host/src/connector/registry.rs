@@ -1,6 +1,6 @@
 //! Lists all connectors that a pipeline's file can name.
 
-use super::{blackhole, console, file, generator, http, kafka, postgres, redis, tcp};
+use super::{blackhole, console, file, generator, http, kafka, postgres, redis, tcp, udp};
 use crate::sink::SinkKind;
 use crate::source::SourceKind;
 
@@ -16,9 +16,11 @@ pub const CONNECTORS: Registry = Registry {
     sources: &[
         file::source::KIND,
         tcp::KIND,
+        udp::KIND,
         http::source::KIND,
         generator::KIND,
         kafka::source::KIND,
+        redis::source::KIND,
     ],
     sinks: &[
         file::sink::KIND,
@@ -28,5 +30,6 @@ pub const CONNECTORS: Registry = Registry {
         postgres::sink::KIND,
         redis::sink::KIND,
         http::sink::KIND,
+        tcp::sink::KIND,
     ],
 };

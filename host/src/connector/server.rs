@@ -1,9 +1,11 @@
 //! What connectors of servers share: how a server is called, its password, and how a row is
 //! shown that it cannot take; and where rows are written within transactions of the server's
-//! own, how earlier runs are fenced by an epoch, and which rows wait for a commit.
+//! own, how earlier runs are fenced by an epoch, and which rows wait for a commit; and how
+//! long it takes until a lost connection is made again.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::blame::Fault;
@@ -164,6 +166,33 @@ impl Turn {
     }
 }
 
+/// How long to wait until a lost connection is made again: twice as long each time, less up
+/// to a quarter by chance.
+#[derive(Debug)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    pub fn new() -> Self {
+        Backoff { next: Self::FIRST }
+    }
+
+    pub fn wait(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(Self::LONGEST);
+        wait.mul_f64(1.0 - fastrand::f64() / 4.0)
+    }
+
+    /// The connection is there again.
+    pub fn reset(&mut self) {
+        self.next = Self::FIRST;
+    }
+}
+
 /// How much of a row a message shows.
 const SHOWN_BYTES_MAX: usize = 300;
 
@@ -177,6 +206,21 @@ pub fn shown(batch: &Batch, row: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_connection_is_made_again_after_longer_and_longer_times() {
+        let mut backoff = Backoff::new();
+        let waits = Vec::from_iter((0..10).map(|_| backoff.wait()));
+        for (wait, longest) in waits
+            .iter()
+            .zip([100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000])
+        {
+            let longest = Duration::from_millis(longest);
+            assert!((longest * 3 / 4..=longest).contains(wait), "{waits:?}");
+        }
+        backoff.reset();
+        assert!(backoff.wait() <= Backoff::FIRST);
+    }
 
     #[test]
     fn servers_have_a_host_and_perhaps_a_port() {

@@ -1,9 +1,13 @@
-//! The source `tcp`: rows that clients send over TCP.
+//! TCP: rows that clients send, and rows that are sent to a server. Here is the source.
 
 /// Cuts a connection's bytes into rows.
 mod frames;
 /// Listens, and reads connections.
 mod input;
+/// A connection to a server, encrypted or not.
+mod outgoing;
+/// The sink `tcp`.
+pub mod sink;
 
 use serde_json::json;
 use toml::Spanned;
@@ -51,6 +55,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let framings = &[
         ("newline", Framing::Newline),
         ("length_prefixed", Framing::LengthPrefixed),
+        ("octet_counted", Framing::OctetCounted),
     ];
     let framing = match table.optional("framing") {
         Some(value) => value.choice(framings, mistakes).map(Spanned::into_inner),
@@ -83,10 +88,7 @@ impl SourceSettings for TcpSourceSettings {
 
 impl SourceConnector for TcpSource {
     fn describe(&self) -> Description {
-        let framing = match self.framing {
-            Framing::Newline => "lines",
-            Framing::LengthPrefixed => "length-prefixed frames",
-        };
+        let framing = self.framing.name();
         let until = match self.connections {
             Some(1) => ", until 1 connection has ended".to_owned(),
             Some(count) => format!(", until {count} connections have ended"),

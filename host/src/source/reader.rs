@@ -86,6 +86,8 @@ pub struct Pulled {
     pub failed: u64,
     /// How many rows were read, good and bad.
     pub rows_in: u64,
+    /// How many messages were lost before they could be read.
+    pub lost: u64,
     /// The fraction of a bounded input that has been read, from 0 to 1.
     pub progress: Option<f64>,
     /// Times that were rounded down.
@@ -270,7 +272,8 @@ impl SourceReader {
                     return Ok(pulled.misspelt.is_some().then_some(pulled));
                 }
             }
-            if pulled.rows_in > 0 || !pulled.elements.is_empty() {
+            pulled.lost += self.input.new_losses();
+            if pulled.rows_in > 0 || pulled.lost > 0 || !pulled.elements.is_empty() {
                 pulled.progress = self.input.progress();
                 return Ok(Some(pulled));
             }

@@ -108,7 +108,7 @@ pub enum Skipped {
 impl RowEnds {
     pub fn of(format: &Format) -> Self {
         match format {
-            Format::Json | Format::Raw => RowEnds::Lines,
+            Format::Json | Format::Raw | Format::Syslog(_) => RowEnds::Lines,
             Format::Csv(csv) => RowEnds::Csv {
                 delimiter: csv.delimiter,
                 fields: None,

@@ -109,6 +109,7 @@ impl Head {
                     return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
                 };
                 progress.add_in(pulled.rows_in as usize);
+                progress.add_lost(pulled.lost);
                 progress.ledger.read(pulled.rows_in, pulled.failed);
                 progress.add_counts(Counts {
                     failed: pulled.failed,

@@ -5,11 +5,11 @@
 
 use jiff::civil::{DateTime, Time};
 use jiff::fmt::strtime::BrokenDownTime;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, ToSpan};
 
 use super::zone::{UnknownZone, ZONES, zone_named};
-use super::{DAY_MS, ReadTime, may_be_before_leap_second};
+use super::{DAY_MS, ReadTime, may_be_before_leap_second, number};
 
 /// A format that can be read: it was checked with [`SAMPLE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ const DIRECTIVES: &str = "a format has directives such as %Y-%m-%d %H:%M:%S: %Y 
      %M minute, %S second, %.f its fraction, %z offset such as +0100";
 
 impl TimePattern {
-    /// `zone` is the name of a time zone, such as `Europe/London`; UTC by default.
+    /// `zone` is the name of a time zone, such as `Europe/London`, or an offset, such as
+    /// `+02:00`; UTC by default.
     pub fn new(pattern: &str, zone: Option<&str>) -> Result<TimePattern, PatternProblem> {
         let sample = BrokenDownTime::from(&sample());
         let sample = sample
@@ -75,7 +76,10 @@ impl TimePattern {
             }
             None if is_placed => PatternZone::InText,
             None => PatternZone::Of(TimeZone::UTC),
-            Some(zone) => PatternZone::Of(zone_named(zone)?),
+            Some(zone) => PatternZone::Of(match fixed_offset(zone) {
+                Some(zone) => zone,
+                None => zone_named(zone)?,
+            }),
         };
         Ok(TimePattern {
             pattern: pattern.to_owned(),
@@ -126,6 +130,22 @@ impl TimePattern {
             }),
         }
     }
+}
+
+/// Reads `+02:00`.
+fn fixed_offset(text: &str) -> Option<TimeZone> {
+    let (sign, rest) = match text.as_bytes() {
+        [b'+', rest @ ..] => (1, rest),
+        [b'-', rest @ ..] => (-1, rest),
+        _ => return None,
+    };
+    let [h1, h2, b':', m1, m2] = *rest else {
+        return None;
+    };
+    let hours = number(&[h1, h2]).filter(|hours| *hours < 24)?;
+    let minutes = number(&[m1, m2]).filter(|minutes| *minutes < 60)?;
+    let seconds = i32::try_from(sign * (hours * 60 + minutes) * 60).ok()?;
+    Offset::from_seconds(seconds).ok().map(TimeZone::fixed)
 }
 
 /// Timestamps end some hours before the year 9999 does, whose last day is how many say
@@ -203,7 +223,6 @@ fn floor(timestamp: Timestamp) -> ReadTime {
 mod tests {
     use expect_test::expect;
     use jiff::fmt::strtime;
-    use jiff::tz::Offset;
     use proptest::prelude::*;
 
     use super::*;

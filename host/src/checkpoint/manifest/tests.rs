@@ -16,6 +16,7 @@ fn fixture() -> Manifest {
         name: name.into(),
         position: Position {
             offset,
+            sequence: None,
             rows: Some(offset / 100),
             is_in_row: offset > 0,
             is_in_quotes: false,
@@ -441,9 +442,11 @@ fn sources() -> impl Strategy<Value = SourceSnapshot> {
         Just(PartitionState::Idle),
         Just(PartitionState::Ended),
     ];
-    let position = any::<(u64, Option<u64>, (bool, bool), Option<i64>)>().prop_map(
-        |(offset, rows, (is_in_row, is_in_quotes), start_ms)| Position {
+    type Parts = (u64, Option<u64>, Option<u64>, (bool, bool), Option<i64>);
+    let position = any::<Parts>().prop_map(
+        |(offset, sequence, rows, (is_in_row, is_in_quotes), start_ms)| Position {
             offset,
+            sequence,
             rows,
             is_in_row,
             is_in_quotes,

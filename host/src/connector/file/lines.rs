@@ -4,38 +4,9 @@
 use super::text_file::TextFile;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::connector::text_rows::{TextFormat, TextRows};
 use crate::element::CheckpointId;
 use crate::sink::{Ending, Sink, SinkContext, SinkError};
-
-/// How a text format renders rows.
-pub(super) trait TextFormat: Send {
-    /// What is written above all rows.
-    fn head(&self) -> Vec<u8>;
-
-    /// Appends the rows of a batch.
-    fn write(&mut self, batch: &Batch, rows: &mut TextRows);
-}
-
-/// Rows as text.
-#[derive(Default)]
-pub(super) struct TextRows {
-    pub text: Vec<u8>,
-    /// Where each row ends in the text.
-    pub ends: Vec<usize>,
-}
-
-impl TextRows {
-    /// Ends a row, and its line.
-    pub fn end_row(&mut self) {
-        self.text.push(b'\n');
-        self.ends.push(self.text.len());
-    }
-
-    pub fn clear(&mut self) {
-        self.text.clear();
-        self.ends.clear();
-    }
-}
 
 pub(super) struct TextSink<F> {
     file: TextFile,

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::beginning::{IfExists, PartOptions, not_gone_on_from};
-use super::lines::{TextFormat, TextRows};
 use super::numbered::{Numbered, NumberedFile};
 use super::opened::Compression;
 use super::part::{PartFile, part_of};
@@ -18,6 +17,7 @@ use crate::access::Access;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::clock::Clock;
+use crate::connector::text_rows::{TextFormat, TextRows};
 use crate::element::CheckpointId;
 use crate::paths::{create_folder_of, is_taken, sync_folder};
 use crate::sink::{Ending, Sink, SinkError};

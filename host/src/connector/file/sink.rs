@@ -18,9 +18,7 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::beginning::{IfExists, PartOptions};
-use super::csv::Csv;
-use super::json_lines::JsonLines;
-use super::lines::{TextFormat, TextSink};
+use super::lines::TextSink;
 use super::numbered::Numbered;
 use super::opened::Compression;
 use super::parquet::{CheckpointedParquet, ParquetSink};
@@ -31,6 +29,7 @@ use super::written::list_with;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::{ConfigValue, Table};
+use crate::connector::text_rows::{Csv, JsonLines, TextFormat};
 use crate::connector::{Description, Planning};
 use crate::devices::is_named_pipe;
 use crate::files::FileUser;

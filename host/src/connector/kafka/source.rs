@@ -11,12 +11,12 @@ use super::keys::{Owned, read_connection, read_topic};
 use super::subscription::{KafkaColumn, KafkaStart, Subscription};
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::format::{FormatKind, Formats, TEXT, WrittenRows, read_instant, read_rows};
+use crate::config::format::{FormatKind, Formats, TEXT, read_instant, read_rows};
 use crate::config::reader::{ConfigValue, Table};
+use crate::connector::beside::{declared, read_beside};
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
 use crate::format::{Format, RowFormat};
-use crate::schema::Field;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
 };
@@ -97,20 +97,17 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         .and_then(|value| value.duration(100, mistakes));
     let rows = read_rows(table, Some(FormatKind::Json), &FORMATS, mistakes);
     let metadata = match table.optional("metadata") {
-        Some(value) => read_metadata(&value, rows.as_ref(), mistakes),
+        Some(value) => read_beside(&value, COLUMNS, rows.as_ref(), mistakes),
         None => Vec::new(),
     };
     let discover_every_ms = discover_every.and_then(|ms| u64::try_from(ms.into_inner()).ok());
     let rows = rows?;
     let mut columns = rows.columns;
-    columns.extend(metadata.iter().map(|(column, name)| {
-        let field = Field::new(name.get_ref(), column.data_type(), column.is_nullable());
-        DeclaredColumn {
-            field,
-            place: name.span(),
-            timestamp_formats: Vec::new(),
-        }
-    }));
+    columns.extend(
+        metadata
+            .iter()
+            .map(|(column, name)| declared(name, column.data_type(), column.is_nullable())),
+    );
     Some(Box::new(KafkaSourceSettings {
         columns,
         group: group.map(Spanned::into_inner),
@@ -197,44 +194,6 @@ fn read_start(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KafkaSt
         return None;
     }
     Some(KafkaStart::At(instant))
-}
-
-fn read_metadata(
-    value: &ConfigValue,
-    rows: Option<&WrittenRows>,
-    mistakes: &mut Diagnostics,
-) -> Vec<(KafkaColumn, Spanned<String>)> {
-    let Some(mut table) = value.table(mistakes) else {
-        return Vec::new();
-    };
-    let mut found: Vec<(KafkaColumn, Spanned<String>)> = Vec::new();
-    for (key, column) in COLUMNS {
-        let name = table
-            .optional(key)
-            .and_then(|value| value.text("the name of its field, in quotes", mistakes));
-        found.extend(name.map(|name| (*column, name)));
-    }
-    table.finish(mistakes);
-    found.sort_by_key(|(_, name)| name.span().start);
-    let mut taken: Vec<(&str, std::ops::Range<usize>)> = rows
-        .into_iter()
-        .flat_map(|rows| &rows.columns)
-        .map(|column| (column.field.name.as_str(), column.place.clone()))
-        .collect();
-    for (_, name) in &found {
-        match taken.iter().find(|(other, _)| other == name.get_ref()) {
-            Some((_, first)) => mistakes.push(
-                Mistake::new(format!("{} has `{}` twice", value.what(), name.get_ref()))
-                    .at(name.span(), "again here")
-                    .at(first.clone(), "first here"),
-            ),
-            None if name.get_ref().is_empty() => mistakes.push(
-                Mistake::new(format!("{}: a field needs a name", value.what())).at(name.span(), ""),
-            ),
-            None => taken.push((name.get_ref(), name.span())),
-        }
-    }
-    found
 }
 
 impl SourceSettings for KafkaSourceSettings {

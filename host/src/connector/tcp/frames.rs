@@ -9,6 +9,19 @@ pub enum Framing {
     Newline,
     /// A big-endian u32 with the length of the row, then the row.
     LengthPrefixed,
+    /// The length of the row as text and a blank, then the row (RFC 6587).
+    OctetCounted,
+}
+
+impl Framing {
+    /// As descriptions call its rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Framing::Newline => "lines",
+            Framing::LengthPrefixed => "length-prefixed frames",
+            Framing::OctetCounted => "octet-counted frames",
+        }
+    }
 }
 
 /// Cuts a connection's bytes into rows.
@@ -42,36 +55,43 @@ impl Frames {
     pub fn take(&mut self) -> Piece {
         match self.framing {
             Framing::Newline => self.rows.take(false),
-            Framing::LengthPrefixed => self.take_prefixed(),
+            Framing::LengthPrefixed => self.take_frames(big_endian),
+            Framing::OctetCounted => self.take_frames(octet_count),
         }
     }
 
-    fn take_prefixed(&mut self) -> Piece {
+    /// Takes frames behind their lengths, which `prefix` reads.
+    fn take_frames(&mut self, prefix: fn(&[u8]) -> Prefix) -> Piece {
         let buffer = &self.rows.text;
         let mut spans = Vec::new();
         let mut at = 0;
-        while let Some((prefix, rest)) = buffer[at..].split_first_chunk::<4>() {
-            let length = u32::from_be_bytes(*prefix) as usize;
-            if length > ROW_BYTES_MAX {
-                self.lost = true;
-                let mut piece = self.rows.cut(at, spans);
-                let error = format!(
-                    "expected a frame of at most 16 MiB behind its length, found a length of \
-                     {length} bytes; the connection was closed"
-                );
-                piece.broken = self.rows.take_bad(error).broken;
-                return piece;
+        let wrong = loop {
+            let (start, length) = match prefix(&buffer[at..]) {
+                Prefix::Unfinished => break None,
+                Prefix::Wrong(found) => break Some(found),
+                Prefix::Frame { length, .. } if length > ROW_BYTES_MAX => {
+                    break Some(format!("a length of {length} bytes"));
+                }
+                Prefix::Frame { bytes, length } => (at + bytes, length),
+            };
+            if buffer.len() - start < length {
+                break None;
             }
-            if rest.len() < length {
-                break;
-            }
-            let start = at + 4;
             at = start + length;
             if length > 0 || self.rows.has_empty_rows {
                 spans.push((start as u32, at as u32));
             }
+        };
+        let mut piece = self.rows.cut(at, spans);
+        if let Some(found) = wrong {
+            self.lost = true;
+            let error = format!(
+                "expected a frame of at most 16 MiB behind its length, found {found}; the \
+                 connection was closed"
+            );
+            piece.broken = self.rows.take_bad(error).broken;
         }
-        self.rows.cut(at, spans)
+        piece
     }
 
     /// Takes what is left when the connection has ended: by being closed, or by
@@ -113,5 +133,95 @@ impl Frames {
             "expected the end of a row, found {length} bytes without it while all connections \
              had more than {mib_max} MiB of unfinished rows; the connection was closed"
         ))
+    }
+}
+
+/// What a text begins with where a frame should.
+enum Prefix {
+    Unfinished,
+    /// How long the prefix is, and how long the row.
+    Frame {
+        bytes: usize,
+        length: usize,
+    },
+    /// It is no length: what was found.
+    Wrong(String),
+}
+
+fn big_endian(text: &[u8]) -> Prefix {
+    match text.first_chunk::<4>() {
+        None => Prefix::Unfinished,
+        Some(prefix) => Prefix::Frame {
+            bytes: 4,
+            length: u32::from_be_bytes(*prefix) as usize,
+        },
+    }
+}
+
+/// More digits than any length has.
+const DIGITS_MAX: usize = 10;
+
+/// Reads `123 `.
+fn octet_count(text: &[u8]) -> Prefix {
+    let start = &text[..text.len().min(DIGITS_MAX)];
+    let end = start.iter().position(|byte| !byte.is_ascii_digit());
+    let (digits, rest) = start.split_at(end.unwrap_or(start.len()));
+    let length = std::str::from_utf8(digits).ok();
+    let length = length.and_then(|digits| digits.parse().ok());
+    match (length, rest) {
+        (_, []) if start.len() < DIGITS_MAX => Prefix::Unfinished,
+        (Some(length), [b' ', ..]) => Prefix::Frame {
+            bytes: digits.len() + 1,
+            length,
+        },
+        _ => Prefix::Wrong(format!("`{}`", String::from_utf8_lossy(start))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Format;
+    use crate::schema::{DataType, Field, Schema};
+
+    #[test]
+    fn counted_rows_are_found_however_they_are_divided() {
+        let schema = Schema::new(vec![Field::new("line", DataType::Utf8, false)]);
+        let text = b"5 a\nb c0 12 twelve bytes3 end";
+        for size in 1..=text.len() {
+            let rows = RowCutter::new(&Format::Raw, Some(1), &schema);
+            let mut frames = Frames::new(Framing::OctetCounted, rows);
+            let mut found = Vec::new();
+            for packet in text.chunks(size) {
+                frames.buffer().extend_from_slice(packet);
+                let piece = frames.take();
+                for (from, to) in piece.spans {
+                    let row = &piece.data[from as usize..to as usize];
+                    found.push(String::from_utf8_lossy(row).into_owned());
+                }
+            }
+            assert_eq!(found, ["a\nb c", "", "twelve bytes", "end"], "{size}");
+            assert!(frames.end(None).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_no_count_ends_the_connection() {
+        let schema = Schema::new(vec![Field::new("line", DataType::Utf8, false)]);
+        for text in ["x", "<34>1 - - -", "5x", "12345678901 x", "99999999 x"] {
+            let rows = RowCutter::new(&Format::Raw, Some(1), &schema);
+            let mut frames = Frames::new(Framing::OctetCounted, rows);
+            frames.buffer().extend_from_slice(b"1 a");
+            frames.buffer().extend_from_slice(text.as_bytes());
+            let piece = frames.take();
+            assert_eq!(piece.spans.len(), 1, "{text}");
+            let bad = piece.broken.expect(text);
+            assert!(
+                bad.error.contains("behind its length, found"),
+                "{}",
+                bad.error
+            );
+            assert!(frames.lost);
+        }
     }
 }

@@ -76,6 +76,11 @@ fn ports() {
 }
 
 #[test]
+fn messages() {
+    check(expect_file!["mistakes/messages.md"]);
+}
+
+#[test]
 fn recommenders() {
     check(expect_file!["mistakes/recommenders.md"]);
 }

@@ -62,7 +62,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 /// A name, what it counts, and the counter.
 type NodeCounter = (&'static str, &'static str, fn(&NodeStatus) -> u64);
 
-const COUNTERS: [NodeCounter; 5] = [
+const COUNTERS: [NodeCounter; 6] = [
     ("rows_in", "Rows that came in", |node| node.rows_in),
     ("rows_out", "Rows that were put out", |node| node.rows_out),
     (
@@ -78,6 +78,11 @@ const COUNTERS: [NodeCounter; 5] = [
     ("rows_failed", "Rows that the plugin failed on", |node| {
         node.failed
     }),
+    (
+        "messages_lost",
+        "Messages that were lost before a source could read them",
+        |node| node.lost,
+    ),
 ];
 
 /// The metrics as text.

@@ -1,11 +1,11 @@
 //! Renders rows as JSON, one a line.
 
-use super::lines::{TextFormat, TextRows};
+use super::{TextFormat, TextRows};
 use crate::batch::Batch;
 use crate::json::JsonColumns;
 use crate::schema::Schema;
 
-pub(super) struct JsonLines {
+pub struct JsonLines {
     names: Vec<String>,
 }
 

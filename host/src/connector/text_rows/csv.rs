@@ -3,12 +3,12 @@
 //! Null is an empty field and an empty text is `""`. Lists and records are
 //! written as JSON.
 
-use super::lines::{TextFormat, TextRows};
+use super::{TextFormat, TextRows};
 use crate::batch::Batch;
 use crate::schema::Schema;
 use crate::text::write_text;
 
-pub(super) struct Csv {
+pub struct Csv {
     head: Vec<u8>,
     /// The text of a value, before it is known whether it needs quotes.
     value: Vec<u8>,
