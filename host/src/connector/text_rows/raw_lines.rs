@@ -1,12 +1,12 @@
 //! Renders rows of one field, which is a text or bytes. Null is empty.
 
 use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_schema::DataType as ArrowType;
 
 use super::{TextFormat, TextRows};
 use crate::batch::Batch;
 use crate::text::write_text;
-use arrow_array::cast::AsArray;
-use arrow_schema::DataType as ArrowType;
 
 pub struct RawLines;
 
