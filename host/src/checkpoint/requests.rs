@@ -256,10 +256,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_and_one_who_wants_to_run_instead_end_the_wait_for_a_restart() {
-        for ask in [
-            (|asked: &Requests| asked.stop().ask()) as fn(&Requests),
-            |asked| asked.give_way(true),
-        ] {
+        let asks: [fn(&Requests); 2] = [|asked| asked.stop().ask(), |asked| asked.give_way(true)];
+        for ask in asks {
             let requests = Requests::default();
             requests.swap();
             assert!(!requests.ends_at_failure(), "the restart makes it");
