@@ -24,6 +24,8 @@ pub mod generator;
 pub mod kafka;
 /// Addresses that sources listen on.
 mod listen;
+/// Collects messages, to decode them together.
+mod messages;
 /// Exchanges rows with the program that embeds the host.
 pub mod memory;
 /// Threads for connections of sinks.

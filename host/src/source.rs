@@ -328,6 +328,15 @@ impl SourceContext {
         self.batch_rows.min(rows).max(1)
     }
 
+    /// The columns of rows, without so many that come after them and tell what messages have
+    /// besides.
+    pub fn columns_in_rows(&self, beside: usize) -> Schema {
+        let in_rows = self.schema.fields.len().saturating_sub(beside);
+        Schema {
+            fields: self.schema.fields[..in_rows].to_vec(),
+        }
+    }
+
     /// The snapshot of a partition, whichever task it was read by.
     pub fn restored(&self, partition: &str) -> Option<&PartitionSnapshot> {
         let mut partitions = self.restored.iter().flat_map(|task| &task.partitions);

@@ -16,6 +16,9 @@ mod killed;
 /// Signals to a running host.
 #[path = "common/signal.rs"]
 mod signal;
+/// Waits for what others do.
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -33,8 +36,9 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sluicebox::checkpoint::crash::PLACES;
 
-use http::{GOOD, Message, Receiver, Reply, WAIT, ask, free_address, post, until};
+use http::{GOOD, Message, Receiver, Reply, ask, post};
 use killed::{Kills, host, number, tail};
+use waiting::{WAIT, free_address, until};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const LINES: (&str, &str) = ("Content-Type", "application/x-ndjson");

@@ -10,17 +10,23 @@ mod certificate;
 /// Runs that are killed.
 #[path = "common/killed.rs"]
 mod killed;
+/// Signals to runs.
+#[path = "common/signal.rs"]
+mod signal;
+/// Waits for what others do.
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use expect_test::expect;
 
@@ -29,6 +35,7 @@ use openssl::ssl::{SslAcceptor, SslMethod};
 use openssl::x509::X509;
 
 use killed::{Kills, host, tail};
+use waiting::{free_address, until};
 
 /// A folder with a pipeline.
 struct Case(tempfile::TempDir);
@@ -72,37 +79,15 @@ impl Case {
     /// Starts a run that writes what it says to `log`, and its summary to `summary`.
     fn start(&self) -> Child {
         let file = |name| std::fs::File::create(self.0.path().join(name)).expect("a file");
-        host()
+        let mut command = host();
+        command
             .args(["run", "--json"])
             .arg(self.pipeline())
             .stdout(file("summary"))
-            .stderr(file("log"))
-            .spawn()
-            .expect("the host starts")
+            .stderr(file("log"));
+        let started = signal::not_ignored(&mut command).spawn();
+        started.expect("the host starts")
     }
-}
-
-/// Waits until something holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < end, "not in a minute: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn signal(run: &Child, signal: &str) {
-    let sent = Command::new("kill")
-        .args([signal, &run.id().to_string()])
-        .stdin(Stdio::null())
-        .status();
-    assert!(sent.is_ok_and(|status| status.success()), "{signal}");
-}
-
-/// An address that nobody has now.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").to_string()
 }
 
 const SYSLOG: &str = r#"format = "syslog"
@@ -234,7 +219,7 @@ fn datagrams_are_rows() {
         until("rows are written", || {
             case.read(name).lines().count() == expected.lines().count()
         });
-        signal(&run, "-TERM");
+        signal::send(&run, libc::SIGTERM);
         assert!(
             run.wait().is_ok_and(|ended| ended.success()),
             "{}",
@@ -258,18 +243,18 @@ fn datagrams_that_are_dropped_are_counted() {
     });
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     // A host that does not come to reading.
-    signal(&run, "-STOP");
+    signal::send(&run, libc::SIGSTOP);
     for number in 0..SENT {
         let datagram = format!("{number:0100}");
         socket
             .send_to(datagram.as_bytes(), &address)
             .expect("it is sent");
     }
-    signal(&run, "-CONT");
+    signal::send(&run, libc::SIGCONT);
     until("it is told", || case.read("log").contains("has dropped"));
     // What is read has come to the file by then.
     std::thread::sleep(Duration::from_secs(2));
-    signal(&run, "-TERM");
+    signal::send(&run, libc::SIGTERM);
     assert!(run.wait().is_ok_and(|ended| ended.success()));
     let summary = case.read("summary");
     let summary = summary.lines().last().expect("a summary");
@@ -473,7 +458,7 @@ fn frames_are_read_as_they_are_sent() {
         until("rows are written", || {
             reading.read(name).lines().count() == rows.len()
         });
-        signal(&run, "-TERM");
+        signal::send(&run, libc::SIGTERM);
         assert!(run.wait().is_ok_and(|ended| ended.success()));
         assert_eq!(reading.read(name), text, "{framing}");
     }

@@ -13,16 +13,23 @@ mod killed;
 /// A real server.
 #[path = "common/redis.rs"]
 mod redis;
+/// Signals to runs.
+#[path = "common/signal.rs"]
+mod signal;
+/// Waits for what others do.
+#[expect(dead_code, reason = "the server finds its own address")]
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Stdio};
 
 use expect_test::{Expect, expect};
 
 use harness::Outcome;
 use killed::{Kills, host, tail};
 use redis::{Server, server};
+use waiting::until;
 
 tests![
     what_the_sink_writes_is_read_back,
@@ -411,29 +418,21 @@ fn a_server_that_refuses_says_why() -> Outcome {
     Ok(())
 }
 
-/// Waits until something holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < end, "not in a minute: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Starts a run that ends when it is asked to.
 fn start(case: &Case<'_>) -> Child {
-    host()
+    let log = std::fs::File::create(case.folder.path().join("log"));
+    let mut command = host();
+    command
         .args(["run", "--quiet"])
         .arg(case.pipeline())
         .stdout(Stdio::null())
-        .stderr(std::fs::File::create(case.folder.path().join("log")).expect("a file"))
-        .spawn()
-        .expect("the host starts")
+        .stderr(log.expect("a file"));
+    let started = signal::not_ignored(&mut command).spawn();
+    started.expect("the host starts")
 }
 
 fn stop(mut run: Child) {
-    let asked = Command::new("kill").arg(run.id().to_string()).status();
-    assert!(asked.is_ok_and(|status| status.success()));
+    signal::send(&run, libc::SIGTERM);
     assert!(run.wait().is_ok_and(|status| status.success()));
 }
 

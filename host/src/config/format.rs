@@ -288,11 +288,7 @@ fn read_syslog(
     mistakes: &mut Diagnostics,
 ) -> Option<SyslogFormat> {
     if format.is_some_and(|format| format != FormatKind::Syslog) {
-        mistakes.push(
-            Mistake::new(format!("{} means nothing here", value.what()))
-                .at(value.key_span(), "")
-                .help("remove it, or write `format = \"syslog\"`"),
-        );
+        mistakes.push(value.means_nothing("remove it, or write `format = \"syslog\"`"));
     }
     let mut table = value.table(mistakes)?;
     let zone = table.optional("zone");

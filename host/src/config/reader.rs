@@ -192,6 +192,13 @@ impl<'a> ConfigValue<'a> {
         &self.what
     }
 
+    /// The mistake of a key that has no meaning beside others.
+    pub fn means_nothing(&self, help: impl Into<String>) -> Mistake {
+        Mistake::new(format!("{} means nothing here", self.what()))
+            .at(self.key_span(), "")
+            .help(help)
+    }
+
     pub fn key_span(&self) -> Span {
         self.key.clone()
     }

@@ -8,6 +8,7 @@ use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::WrittenRows;
 use crate::config::reader::ConfigValue;
+use crate::format::{Format, RowFormat};
 use crate::schema::{DataType, Field};
 
 /// Reads `metadata`: which of these a message's fields are, and the names that they get, in
@@ -57,5 +58,17 @@ pub fn declared(name: &Spanned<String>, data_type: DataType, nullable: bool) -> 
         field: Field::new(name.get_ref(), data_type, nullable),
         place: name.span(),
         timestamp_formats: Vec::new(),
+    }
+}
+
+/// The format of rows in a file that has so many of these columns, too: in JSON, they are
+/// fields like the others.
+pub fn with_beside(payload: &RowFormat, columns: usize) -> RowFormat {
+    match columns {
+        0 => payload.clone(),
+        _ => RowFormat {
+            format: Format::Json,
+            ..payload.clone()
+        },
     }
 }

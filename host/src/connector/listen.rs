@@ -39,24 +39,35 @@ pub fn is_loopback(listen: &str) -> bool {
     http::is_loopback(listen.rsplit_once(':').map_or(listen, |(host, _)| host))
 }
 
-/// Listens on an address, and tells which it is: a name may have several, and port 0 is any
-/// that is free.
-pub async fn bind(
+/// The addresses that a name stands for. A machine knows the names by which it listens: one
+/// that is not found is wrong.
+pub async fn addresses(
     listen: &str,
     context: &SourceContext,
-) -> Result<(TcpListener, SocketAddr), SourceError> {
-    let cannot_listen = |cause: io::Error| {
-        let message = format!("cannot listen on {listen}: {cause}");
-        context.refuse(message, Fault::of_io(&cause))
-    };
-    // A machine knows the names by which it listens: what is written there is wrong.
+) -> Result<Vec<SocketAddr>, SourceError> {
     let found = lookup_host(listen).await.map_err(|cause| {
         let message = format!(
             "cannot listen on {listen}: no address of this machine is found by that name ({cause})"
         );
         context.refuse(message, Fault::CONFIG)
     });
-    let addresses: Vec<SocketAddr> = found?.collect();
+    Ok(found?.collect())
+}
+
+/// What is said when the system does not let a source listen.
+pub fn refused(listen: &str, cause: &io::Error, context: &SourceContext) -> SourceError {
+    let message = format!("cannot listen on {listen}: {cause}");
+    context.refuse(message, Fault::of_io(cause))
+}
+
+/// Listens on an address, and tells which it is: a name may have several, and port 0 is any
+/// that is free.
+pub async fn bind(
+    listen: &str,
+    context: &SourceContext,
+) -> Result<(TcpListener, SocketAddr), SourceError> {
+    let cannot_listen = |cause: io::Error| refused(listen, &cause, context);
+    let addresses = addresses(listen, context).await?;
     let listener = TcpListener::bind(&addresses[..]).await;
     let listener = listener.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;

@@ -10,7 +10,6 @@ mod outgoing;
 pub mod sink;
 
 use serde_json::json;
-use toml::Spanned;
 
 pub use self::frames::Framing;
 use self::input::TcpInput;
@@ -52,15 +51,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let listen = table
         .required("listen", listen::WANTED, mistakes)
         .and_then(|value| listen::read(&value, mistakes));
-    let framings = &[
-        ("newline", Framing::Newline),
-        ("length_prefixed", Framing::LengthPrefixed),
-        ("octet_counted", Framing::OctetCounted),
-    ];
-    let framing = match table.optional("framing") {
-        Some(value) => value.choice(framings, mistakes).map(Spanned::into_inner),
-        None => Some(Framing::Newline),
-    };
+    let framing = Framing::read(table, mistakes);
     let connections = table
         .optional("connections")
         .and_then(|value| value.integer(1..=i64::MAX, mistakes));

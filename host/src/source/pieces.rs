@@ -3,8 +3,10 @@
 //! order in which they came, since the text cannot be read again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow_buffer::Buffer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::SourceContext;
 use super::chunk::{BadRow, Chunk, at_row, decode};
@@ -17,6 +19,9 @@ use crate::schema::Schema;
 
 /// A block ends at this size, even if it has fewer rows than a batch.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
+
+/// How many bytes of rows that have come may wait for the reader.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// Rows that came together.
 #[derive(Debug, Default)]
@@ -266,5 +271,76 @@ impl PieceChunks {
         );
         chunk.bad.extend(broken);
         chunk
+    }
+}
+
+/// Has pieces wait for the reader, who makes chunks of them: `pieces_max` of them, and so many
+/// bytes. Whoever sends more waits.
+pub fn queue(pieces_max: usize, chunks: PieceChunks) -> (PieceSender, WaitingPieces) {
+    let (sender, pieces) = mpsc::channel(pieces_max);
+    let rows = Arc::new(AtomicUsize::new(0));
+    let sender = PieceSender {
+        sender,
+        room: Arc::new(Semaphore::new(WAITING_BYTES_MAX >> 10)),
+        rows: rows.clone(),
+    };
+    let waiting = WaitingPieces {
+        pieces,
+        chunks,
+        rows,
+    };
+    (sender, waiting)
+}
+
+#[derive(Clone)]
+pub struct PieceSender {
+    sender: mpsc::Sender<(Piece, OwnedSemaphorePermit)>,
+    /// A permit for each KiB that may wait.
+    room: Arc<Semaphore>,
+    rows: Arc<AtomicUsize>,
+}
+
+impl PieceSender {
+    /// Waits for room. Returns whether anybody reads on.
+    pub async fn send(&self, piece: Piece) -> bool {
+        self.rows.fetch_add(piece.rows(), Ordering::Relaxed);
+        let kib = piece.data.len().min(WAITING_BYTES_MAX).div_ceil(1 << 10);
+        let Ok(room) = self.room.clone().acquire_many_owned(kib as u32).await else {
+            return false;
+        };
+        self.sender.send((piece, room)).await.is_ok()
+    }
+}
+
+/// Pieces that wait, and the chunks of them. The partition's position is the number of its
+/// next row.
+pub struct WaitingPieces {
+    pieces: mpsc::Receiver<(Piece, OwnedSemaphorePermit)>,
+    chunks: PieceChunks,
+    rows: Arc<AtomicUsize>,
+}
+
+impl WaitingPieces {
+    /// The next rows, or `None` when nobody sends any more. May be dropped while it waits.
+    pub async fn next_chunk(&mut self) -> Option<Chunk> {
+        let first = match self.chunks.left() {
+            Some(piece) => piece,
+            None => self.pieces.recv().await?.0,
+        };
+        let more = || self.pieces.try_recv().ok().map(|(piece, _)| piece);
+        let chunk = self.chunks.chunk(first, more);
+        let rows = chunk.rows + chunk.bad.len();
+        self.rows.fetch_sub(rows, Ordering::Relaxed);
+        Some(chunk)
+    }
+
+    /// The partition, and its position.
+    pub fn partition(&self) -> (Arc<str>, Position) {
+        (self.chunks.partition.clone(), self.chunks.position())
+    }
+
+    /// How many rows have come and were not read.
+    pub fn rows(&self) -> usize {
+        self.rows.load(Ordering::Relaxed)
     }
 }

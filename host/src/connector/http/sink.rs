@@ -90,11 +90,8 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
     };
     let rows = table.optional("batch_rows");
     if let (Some(BodyKind::Row), Some(rows)) = (body, &rows) {
-        mistakes.push(
-            Mistake::new(format!("{} means nothing here", rows.what()))
-                .at(rows.key_span(), "")
-                .help("`body = \"row\"` has one row in each request; remove it"),
-        );
+        let help = "`body = \"row\"` has one row in each request; remove it";
+        mistakes.push(rows.means_nothing(help));
     }
     let rows = match rows {
         Some(value) => value.integer(1..=1_000_000, mistakes),

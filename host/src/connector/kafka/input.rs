@@ -33,7 +33,6 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
 use crate::offload::blocking;
-use crate::schema::Schema;
 use crate::source::chunk::Chunk;
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
@@ -121,15 +120,7 @@ impl KafkaInput {
                 })?;
         let notify = wake.clone();
         consumer.set_nonempty_callback(move || notify.notify_one());
-        // Metadata columns come after the columns of the payload.
-        let in_payload = context
-            .schema
-            .fields
-            .len()
-            .saturating_sub(kafka.metadata.len());
-        let payload = Schema {
-            fields: context.schema.fields[..in_payload].to_vec(),
-        };
+        let payload = context.columns_in_rows(kafka.metadata.len());
         let kafka = Arc::new(kafka.clone());
         let mut input = KafkaInput {
             consumer: Arc::new(consumer),

@@ -13,10 +13,10 @@ use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, Formats, TEXT, read_instant, read_rows};
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::beside::{declared, read_beside};
+use crate::connector::beside::{declared, read_beside, with_beside};
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
-use crate::format::{Format, RowFormat};
+use crate::format::RowFormat;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
 };
@@ -263,16 +263,9 @@ impl SourceConnector for KafkaSource {
         columns.map(|column| column.told_by(letter)).collect()
     }
 
-    /// In a JSON file, metadata columns are fields like the others.
     fn row_format(&self) -> RowFormat {
-        let format = &self.subscription.format;
-        match self.subscription.metadata.is_empty() {
-            true => format.clone(),
-            false => RowFormat {
-                format: Format::Json,
-                ..format.clone()
-            },
-        }
+        let kafka = &self.subscription;
+        with_beside(&kafka.format, kafka.metadata.len())
     }
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {

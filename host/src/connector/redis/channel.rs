@@ -15,7 +15,6 @@ use crate::checkpoint::snapshot::Position;
 use crate::connector::server::Backoff;
 use crate::decode::Decoder;
 use crate::format::RowFormat;
-use crate::schema::Schema;
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
@@ -83,10 +82,7 @@ impl ChannelInput {
             context.refuse(message, failure.fault)
         };
         let session = Session::open(&plan.connection).map_err(refused)?;
-        let in_row = context.schema.fields.len() - plan.metadata.len();
-        let columns = Schema {
-            fields: context.schema.fields[..in_row].to_vec(),
-        };
+        let columns = context.columns_in_rows(plan.metadata.len());
         let (sender, messages) = mpsc::channel(WAITING_MAX);
         let room = Arc::new(Semaphore::new(WAITING_KIB_MAX));
         let mut listener = Listener {

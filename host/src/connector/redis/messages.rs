@@ -1,23 +1,20 @@
-//! Collects entries of a stream, or messages of channels, to decode them together.
+//! Collects entries of a stream, or messages of channels, with the columns beside their rows,
+//! to decode them together.
 
 use std::sync::Arc;
 
+use arrow_array::ArrayRef;
 use arrow_array::builder::{StringBuilder, TimestampMillisecondBuilder};
-use arrow_array::{ArrayRef, BooleanArray};
-use arrow_buffer::Buffer;
 use serde_json::Value as Json;
 
-use crate::batch::{Envelope, Offsets};
+use crate::batch::Envelope;
 use crate::checkpoint::snapshot::Position;
+use crate::connector::messages;
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::schema::DataType;
 use crate::source::SourceContext;
-use crate::source::chunk::{BadRow, Chunk, decode, keep};
-use crate::source::row_ends::{ROW_BYTES_MAX, bad_row, too_long};
-
-/// A block ends at this size, even if it has fewer rows than a batch.
-pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+use crate::source::chunk::Chunk;
 
 /// What a message has beside its row, as a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +65,10 @@ pub struct MessageOrigin<'a> {
     pub entry: Option<(String, i64)>,
 }
 
-/// Messages under construction.
+/// Messages of a partition, with the columns beside their rows.
 pub struct Messages {
-    /// The payloads, one after another.
-    data: Vec<u8>,
-    spans: Vec<(u32, u32)>,
-    offsets: Vec<u64>,
-    envelopes: Vec<Envelope>,
+    payloads: messages::Messages,
     columns: Vec<(RedisColumn, Texts)>,
-    /// Those that are bad before their payload is decoded.
-    bad: Vec<BadRow>,
 }
 
 enum Texts {
@@ -97,25 +88,17 @@ impl Messages {
             (*column, texts)
         });
         Messages {
-            data: Vec::new(),
-            spans: Vec::new(),
-            offsets: Vec::new(),
-            envelopes: Vec::new(),
+            payloads: messages::Messages::default(),
             columns: columns.collect(),
-            bad: Vec::new(),
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0
-    }
-
-    pub fn rows(&self) -> usize {
-        self.spans.len() + self.bad.len()
+        self.payloads.is_empty()
     }
 
     pub fn has_room(&self, rows_max: usize) -> bool {
-        self.rows() < rows_max && self.data.len() < BLOCK_BYTES_MAX
+        self.payloads.has_room(rows_max)
     }
 
     /// Adds a message whose payload `write` appends; the error says why it has none, and what
@@ -125,25 +108,9 @@ impl Messages {
         from: MessageOrigin<'_>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), (String, Vec<u8>)>,
     ) {
-        let envelope = envelope(&from);
-        let start = self.data.len();
-        let written = write(&mut self.data);
-        let payload = &self.data[start..];
-        let bad = match written {
-            Ok(()) if payload.len() <= ROW_BYTES_MAX => None,
-            Ok(()) => Some(too_long(from.offset, payload)),
-            Err((error, shown)) => Some(bad_row(from.offset, error, &shown)),
-        };
-        if let Some(mut bad) = bad {
-            self.data.truncate(start);
-            bad.envelope = Some(envelope);
-            self.bad.push(bad);
+        if !self.payloads.push(from.offset, envelope(&from), write) {
             return;
         }
-        // A block has a little more than one row beyond `BLOCK_BYTES_MAX`.
-        self.spans.push((start as u32, self.data.len() as u32));
-        self.offsets.push(from.offset);
-        self.envelopes.push(envelope);
         for (column, texts) in &mut self.columns {
             let id_and_time = from.entry.as_ref();
             match texts {
@@ -166,41 +133,9 @@ impl Messages {
         end: Position,
     ) -> Chunk {
         let columns = self.columns.into_iter().map(|(_, texts)| texts.finish());
-        let columns: Vec<ArrayRef> = columns.collect();
-        // Offsets are numbers of rows here, so that each is another one.
-        let mut chunk = decode(
-            decoder,
-            context.node.clone(),
-            partition,
-            Buffer::from_vec(self.data),
-            self.spans,
-            Offsets::From(0),
-            end,
-        );
-        let mut is_good = vec![true; self.offsets.len()];
-        for bad in &mut chunk.bad {
-            let row = bad.offset as usize;
-            is_good[row] = false;
-            bad.offset = self.offsets[row];
-            bad.envelope = Some(self.envelopes[row].clone());
-        }
-        let good = |row: &usize| is_good[*row];
-        let rows = 0..self.offsets.len();
-        let offsets = rows.clone().filter(good).map(|row| self.offsets[row]);
-        chunk.block.offsets = Offsets::Each(offsets.collect());
-        let envelopes = self.envelopes.into_iter().zip(&is_good);
-        let envelopes = envelopes.filter(|(_, is_good)| **is_good);
-        chunk.block.envelopes = envelopes.map(|(envelope, _)| envelope).collect();
-        match chunk.bad.is_empty() {
-            true => chunk.columns.extend(columns),
-            false => {
-                let good = BooleanArray::from(is_good);
-                let columns = columns.iter().map(|column| keep(column, &good));
-                chunk.columns.extend(columns);
-            }
-        }
-        chunk.bad.extend(self.bad);
-        chunk
+        let columns = columns.collect();
+        let payloads = self.payloads;
+        payloads.decode(columns, decoder, context, partition, end)
     }
 }
 

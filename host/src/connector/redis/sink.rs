@@ -148,10 +148,9 @@ fn read_only<'a>(
     let kinds = KINDS.iter().filter(|(_, kind)| is_good(*kind));
     let names: Vec<&str> = kinds.map(|(name, _)| *name).collect();
     mistakes.push(
-        Mistake::new(format!("{} means nothing here", value.what()))
-            .at(value.key_span(), "")
-            .at(kind.span(), "")
-            .help(format!("it is for `as`: {}", suggest::one_of(&names))),
+        value
+            .means_nothing(format!("it is for `as`: {}", suggest::one_of(&names)))
+            .at(kind.span(), ""),
     );
     None
 }

@@ -16,7 +16,7 @@ use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{FormatKind, Formats, TEXT, WrittenRows, read_instant, read_rows};
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::beside::{declared, read_beside};
+use crate::connector::beside::{declared, read_beside, with_beside};
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
 use crate::format::{Format, RowFormat};
@@ -72,11 +72,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let is_channel = place.as_ref().is_some_and(|(at, _)| *at == 1);
     if is_channel {
         for value in of_streams.iter().flatten() {
-            mistakes.push(
-                Mistake::new(format!("{} means nothing here", value.what()))
-                    .at(value.key_span(), "")
-                    .help("it is for streams: channels keep no messages"),
-            );
+            mistakes.push(value.means_nothing("it is for streams: channels keep no messages"));
         }
     }
     let [start, until, payload] = of_streams;
@@ -319,16 +315,8 @@ impl SourceConnector for RedisSource {
         columns.map(|column| column.told_by(letter)).collect()
     }
 
-    /// In a JSON file, metadata columns are fields like the others.
     fn row_format(&self) -> RowFormat {
-        let format = self.format();
-        match self.metadata().is_empty() {
-            true => format.clone(),
-            false => RowFormat {
-                format: Format::Json,
-                ..format.clone()
-            },
-        }
+        with_beside(self.format(), self.metadata().len())
     }
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {

@@ -16,7 +16,6 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::format::RowFormat;
-use crate::schema::Schema;
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 use crate::suggest;
 
@@ -140,10 +139,7 @@ impl StreamInput {
             );
             partitions.push(partition);
         }
-        let in_row = context.schema.fields.len() - plan.metadata.len();
-        let columns = Schema {
-            fields: context.schema.fields[..in_row].to_vec(),
-        };
+        let columns = context.columns_in_rows(plan.metadata.len());
         let reading = Reading::start(session, &plan.connection, &context.node);
         let reading = reading.map_err(|error| {
             let message = format!("cannot start a thread: {error}");

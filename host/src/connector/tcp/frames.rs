@@ -1,5 +1,9 @@
 //! Cuts the bytes of a connection into rows, however packets divide them.
 
+use toml::Spanned;
+
+use crate::config::diagnostics::Diagnostics;
+use crate::config::reader::Table;
 use crate::source::pieces::{Piece, RowCutter};
 use crate::source::row_ends::ROW_BYTES_MAX;
 
@@ -14,6 +18,19 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// Reads the key `framing`.
+    pub fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Framing> {
+        let framings = &[
+            ("newline", Framing::Newline),
+            ("length_prefixed", Framing::LengthPrefixed),
+            ("octet_counted", Framing::OctetCounted),
+        ];
+        match table.optional("framing") {
+            Some(value) => value.choice(framings, mistakes).map(Spanned::into_inner),
+            None => Some(Framing::Newline),
+        }
+    }
+
     /// As descriptions call its rows.
     pub fn name(self) -> &'static str {
         match self {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::frames::{Frames, Framing};
@@ -22,8 +21,7 @@ use crate::connector::listen;
 use crate::decode::Decoder;
 use crate::descriptors;
 use crate::format::{Format, RowFormat};
-use crate::source::chunk::Chunk;
-use crate::source::pieces::{Piece, PieceChunks, RowCutter};
+use crate::source::pieces::{self, PieceChunks, PieceSender, RowCutter, WaitingPieces};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
 /// How many bytes are read from a connection at a time.
@@ -37,9 +35,6 @@ const PIECES_MAX: usize = 64;
 /// others wait to be taken.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// How many bytes of rows that have come may wait for the reader.
-const WAITING_BYTES_MAX: usize = 64 << 20;
-
 /// How many bytes of unfinished rows all connections have together.
 const UNFINISHED_BYTES_MAX: usize = 64 << 20;
 
@@ -48,24 +43,15 @@ const UNFINISHED_BYTES_MAX: usize = 64 << 20;
 struct Shared {
     /// Those of a connection that has sent nothing.
     frames: Frames,
-    sender: mpsc::Sender<Waiting>,
-    /// A permit for each KiB that may wait.
-    room: Arc<Semaphore>,
+    sender: PieceSender,
     /// Bytes of the unfinished rows of all connections.
     unfinished: Arc<AtomicUsize>,
-    /// Rows that wait for the reader.
-    waiting: Arc<AtomicUsize>,
 }
-
-/// Rows that wait for the reader, and their room.
-type Waiting = (Piece, OwnedSemaphorePermit);
 
 pub struct TcpInput {
     address: SocketAddr,
-    pieces: mpsc::Receiver<Waiting>,
-    chunks: PieceChunks,
+    waiting: WaitingPieces,
     unfinished: Arc<AtomicUsize>,
-    waiting: Arc<AtomicUsize>,
     /// Aborts all connections when the input is dropped.
     _listener: JoinSet<()>,
 }
@@ -90,43 +76,28 @@ impl TcpInput {
         }
         let (listener, address) = listen::bind(listen, context).await?;
         tracing::info!(source = %context.node, %address, "listening");
-        let (sender, pieces) = mpsc::channel(PIECES_MAX);
+        let chunks = PieceChunks::new(
+            address.to_string().into(),
+            Decoder::new(format, &context.schema),
+            context,
+        );
+        let (sender, waiting) = pieces::queue(PIECES_MAX, chunks);
         let mut tasks = JoinSet::new();
         let fields = Some(context.schema.fields.len());
         let rows = RowCutter::new(&format.format, fields, &context.schema);
         let shared = Shared {
             frames: Frames::new(framing, rows),
             sender,
-            room: Arc::new(Semaphore::new(WAITING_BYTES_MAX >> 10)),
             unfinished: Arc::default(),
-            waiting: Arc::default(),
         };
-        let (unfinished, waiting) = (shared.unfinished.clone(), shared.waiting.clone());
+        let unfinished = shared.unfinished.clone();
         tasks.spawn(accept(listener, connections, shared));
         Ok(TcpInput {
             address,
-            pieces,
-            unfinished,
             waiting,
-            chunks: PieceChunks::new(
-                address.to_string().into(),
-                Decoder::new(format, &context.schema),
-                context,
-            ),
+            unfinished,
             _listener: tasks,
         })
-    }
-
-    async fn next_chunk(&mut self) -> Option<Chunk> {
-        let first = match self.chunks.left() {
-            Some(piece) => piece,
-            None => self.pieces.recv().await?.0,
-        };
-        let more = || self.pieces.try_recv().ok().map(|(piece, _)| piece);
-        let chunk = self.chunks.chunk(first, more);
-        let rows = chunk.rows + chunk.bad.len();
-        self.waiting.fetch_sub(rows, Ordering::Relaxed);
-        Some(chunk)
     }
 }
 
@@ -134,7 +105,7 @@ impl TcpInput {
 /// cannot be sent for again.
 impl Drop for TcpInput {
     fn drop(&mut self) {
-        let rows = self.waiting.load(Ordering::Relaxed);
+        let rows = self.waiting.rows();
         let bytes = self.unfinished.load(Ordering::Relaxed);
         if rows > 0 || bytes > 0 {
             tracing::warn!(
@@ -153,13 +124,13 @@ impl SourceInput for TcpInput {
 
     /// Its position is the number of its next row.
     fn partition(&self, _: usize) -> (Arc<str>, Position) {
-        (self.chunks.partition.clone(), self.chunks.position())
+        self.waiting.partition()
     }
 
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
         Box::pin(async move {
             match order.first() {
-                Some(&partition) => Ok(Arrival::of(partition, self.next_chunk().await)),
+                Some(&partition) => Ok(Arrival::of(partition, self.waiting.next_chunk().await)),
                 None => Ok(Arrival::Over),
             }
         })
@@ -204,9 +175,7 @@ async fn read(mut stream: TcpStream, shared: Shared) {
     let Shared {
         mut frames,
         sender,
-        room,
         unfinished: of_all,
-        waiting,
     } = shared;
     let mut unfinished = Unfinished { of_all, bytes: 0 };
     loop {
@@ -232,12 +201,7 @@ async fn read(mut stream: TcpStream, shared: Shared) {
             if piece.is_empty() {
                 break;
             }
-            waiting.fetch_add(piece.rows(), Ordering::Relaxed);
-            let kib = piece.data.len().min(WAITING_BYTES_MAX).div_ceil(1 << 10);
-            let Ok(room) = room.clone().acquire_many_owned(kib as u32).await else {
-                return;
-            };
-            if sender.send((piece, room)).await.is_err() {
+            if !sender.send(piece).await {
                 return;
             }
         }

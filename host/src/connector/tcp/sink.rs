@@ -85,15 +85,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         Some(value) => value.choice(&formats, mistakes).map(Spanned::into_inner),
         None => Some(TextKind::Json),
     };
-    let framings = &[
-        ("newline", Framing::Newline),
-        ("length_prefixed", Framing::LengthPrefixed),
-        ("octet_counted", Framing::OctetCounted),
-    ];
-    let framing = match table.optional("framing") {
-        Some(value) => value.choice(framings, mistakes).map(Spanned::into_inner),
-        None => Some(Framing::Newline),
-    };
+    let framing = Framing::read(table, mistakes);
     Some(Box::new(TcpSinkSettings {
         sink: TcpSink {
             server: server?,

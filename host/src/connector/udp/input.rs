@@ -7,21 +7,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::{UdpSocket, lookup_host};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use super::drops::Drops;
 use super::endpoint::{DatagramFraming, Endpoint};
-use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
+use crate::connector::listen;
 use crate::decode::Decoder;
-use crate::source::chunk::Chunk;
-use crate::source::pieces::{Piece, PieceChunks, RowCutter};
+use crate::source::pieces::{self, Piece, PieceChunks, PieceSender, RowCutter, WaitingPieces};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
 /// The longest datagram.
@@ -30,23 +27,16 @@ const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// A piece ends at this size.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// How many pieces, and how many bytes of rows, may wait for the reader.
+/// How many pieces may wait for the reader.
 const PIECES_MAX: usize = 1_024;
-const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// How often the system is asked what it has dropped.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Rows that wait for the reader, and their room.
-type Waiting = (Piece, OwnedSemaphorePermit);
-
 pub struct UdpInput {
     address: SocketAddr,
     socket: Arc<UdpSocket>,
-    pieces: mpsc::Receiver<Waiting>,
-    chunks: PieceChunks,
-    /// Rows that wait for the reader.
-    waiting: Arc<AtomicUsize>,
+    waiting: WaitingPieces,
     drops: Drops,
     looked: tokio::time::Instant,
     context: SourceContext,
@@ -58,14 +48,7 @@ impl UdpInput {
     pub async fn open(plan: &Endpoint, context: &SourceContext) -> Result<Self, SourceError> {
         context.check_delimiter(&plan.format.format)?;
         let listen = &plan.listen;
-        let refuse = |cause: &dyn std::fmt::Display, fault| {
-            context.refuse(format!("cannot listen on {listen}: {cause}"), fault)
-        };
-        let found = lookup_host(listen).await.map_err(|cause| {
-            let why = format!("no address of this machine is found by that name ({cause})");
-            refuse(&why, Fault::CONFIG)
-        })?;
-        let addresses: Vec<SocketAddr> = found.collect();
+        let addresses = listen::addresses(listen, context).await?;
         let bound = async {
             let socket = UdpSocket::bind(&addresses[..]).await?;
             let address = socket.local_addr()?;
@@ -77,7 +60,7 @@ impl UdpInput {
         };
         let (socket, address, given) = bound
             .await
-            .map_err(|cause| refuse(&cause, Fault::of_io(&cause)))?;
+            .map_err(|cause| listen::refused(listen, &cause, context))?;
         if given < plan.receive_buffer {
             tracing::warn!(
                 source = %context.node,
@@ -87,17 +70,19 @@ impl UdpInput {
             );
         }
         tracing::info!(source = %context.node, %address, "listening");
-        let (sender, pieces) = mpsc::channel(PIECES_MAX);
+        let chunks = PieceChunks::new(
+            address.to_string().into(),
+            Decoder::new(&plan.format, &context.schema),
+            context,
+        );
+        let (sender, waiting) = pieces::queue(PIECES_MAX, chunks);
         let fields = Some(context.schema.fields.len());
         let socket = Arc::new(socket);
-        let waiting = Arc::new(AtomicUsize::new(0));
         let receiver = Receiver {
             socket: socket.clone(),
             rows: RowCutter::new(&plan.format.format, fields, &context.schema),
             framing: plan.framing,
             sender,
-            room: Arc::new(Semaphore::new(WAITING_BYTES_MAX >> 10)),
-            waiting: waiting.clone(),
         };
         let mut receiving = JoinSet::new();
         receiving.spawn(receiver.receive());
@@ -106,28 +91,10 @@ impl UdpInput {
             drops: Drops::of(&socket),
             looked: tokio::time::Instant::now(),
             socket,
-            pieces,
             waiting,
-            chunks: PieceChunks::new(
-                address.to_string().into(),
-                Decoder::new(&plan.format, &context.schema),
-                context,
-            ),
             context: context.clone(),
             _receiving: receiving,
         })
-    }
-
-    async fn next_chunk(&mut self) -> Option<Chunk> {
-        let first = match self.chunks.left() {
-            Some(piece) => piece,
-            None => self.pieces.recv().await?.0,
-        };
-        let more = || self.pieces.try_recv().ok().map(|(piece, _)| piece);
-        let chunk = self.chunks.chunk(first, more);
-        let rows = chunk.rows + chunk.bad.len();
-        self.waiting.fetch_sub(rows, Ordering::Relaxed);
-        Some(chunk)
     }
 }
 
@@ -135,7 +102,7 @@ impl UdpInput {
 /// again.
 impl Drop for UdpInput {
     fn drop(&mut self) {
-        let rows = self.waiting.load(Ordering::Relaxed);
+        let rows = self.waiting.rows();
         let dropped = self.drops.new_ones();
         if rows > 0 || dropped > 0 {
             tracing::warn!(
@@ -154,17 +121,19 @@ impl SourceInput for UdpInput {
 
     /// Its position is the number of its next row.
     fn partition(&self, _: usize) -> (Arc<str>, Position) {
-        (self.chunks.partition.clone(), self.chunks.position())
+        self.waiting.partition()
     }
 
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
         Box::pin(async move {
             match order.first() {
                 // What was dropped is told also while nothing comes.
-                Some(&partition) => match tokio::time::timeout(LOOK, self.next_chunk()).await {
-                    Ok(chunk) => Ok(Arrival::of(partition, chunk)),
-                    Err(_) => Ok(Arrival::Silence),
-                },
+                Some(&partition) => {
+                    match tokio::time::timeout(LOOK, self.waiting.next_chunk()).await {
+                        Ok(chunk) => Ok(Arrival::of(partition, chunk)),
+                        Err(_) => Ok(Arrival::Silence),
+                    }
+                }
                 None => Ok(Arrival::Over),
             }
         })
@@ -198,10 +167,7 @@ struct Receiver {
     socket: Arc<UdpSocket>,
     rows: RowCutter,
     framing: DatagramFraming,
-    sender: mpsc::Sender<Waiting>,
-    /// A permit for each KiB that may wait.
-    room: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    sender: PieceSender,
 }
 
 impl Receiver {
@@ -225,12 +191,7 @@ impl Receiver {
             if piece.is_empty() {
                 continue;
             }
-            self.waiting.fetch_add(piece.rows(), Ordering::Relaxed);
-            let kib = piece.data.len().div_ceil(1 << 10) as u32;
-            let Ok(room) = self.room.clone().acquire_many_owned(kib).await else {
-                return;
-            };
-            if self.sender.send((piece, room)).await.is_err() {
+            if !self.sender.send(piece).await {
                 return;
             }
         }

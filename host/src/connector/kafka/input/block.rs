@@ -1,39 +1,31 @@
-//! Collects messages of a partition, to decode them together.
+//! Collects messages of a partition with their metadata, to decode them together.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use arrow_array::ArrayRef;
 use arrow_array::builder::{
     BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMillisecondBuilder,
 };
-use arrow_array::{ArrayRef, BooleanArray};
-use arrow_buffer::Buffer;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers};
 
 use super::super::subscription::{KafkaColumn, Subscription};
-use crate::batch::{Envelope, Offsets};
+use crate::batch::Envelope;
 use crate::checkpoint::snapshot::Position;
+use crate::connector::messages;
 use crate::decode::Decoder;
 use crate::json::write_json;
 use crate::source::SourceContext;
-use crate::source::chunk::{BadRow, Chunk, decode, keep};
+use crate::source::chunk::Chunk;
 use crate::source::row_ends::{ROW_BYTES_MAX, bad_row, too_long};
 
-/// A block ends at this size, even if it has fewer rows than a batch.
-const BLOCK_BYTES_MAX: usize = 8 << 20;
-
+/// Messages of a partition, with their metadata.
 pub(super) struct Messages {
-    /// The payloads, one after another.
-    data: Vec<u8>,
-    spans: Vec<(u32, u32)>,
-    offsets: Vec<u64>,
-    envelopes: Vec<Envelope>,
+    payloads: messages::Messages,
     metadata: Vec<Metadata>,
-    /// Messages that are bad before their payload is decoded.
-    bad: Vec<BadRow>,
 }
 
 /// A metadata column under construction.
@@ -50,53 +42,45 @@ enum Metadata {
 impl Messages {
     pub fn new(plan: &Subscription) -> Self {
         Messages {
-            data: Vec::new(),
-            spans: Vec::new(),
-            offsets: Vec::new(),
-            envelopes: Vec::new(),
+            payloads: messages::Messages::default(),
             metadata: plan.metadata.iter().copied().map(Metadata::new).collect(),
-            bad: Vec::new(),
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty() && self.bad.is_empty()
+        self.payloads.is_empty()
     }
 
     pub fn has_room(&self, rows_max: usize) -> bool {
-        self.spans.len() + self.bad.len() < rows_max && self.data.len() < BLOCK_BYTES_MAX
+        self.payloads.has_room(rows_max)
     }
 
     pub fn push(&mut self, message: &BorrowedMessage<'_>, offset: u64) {
         let envelope = envelope(message);
         let Some(payload) = message.payload() else {
             let error = "expected a row, found a message without a payload (a tombstone)";
-            self.push_bad(bad_row(offset, error, b""), envelope);
+            let bad = bad_row(offset, error, b"");
+            self.payloads.push_bad(bad, envelope);
             return;
         };
         if payload.len() > ROW_BYTES_MAX {
-            self.push_bad(too_long(offset, payload), envelope);
+            let bad = too_long(offset, payload);
+            self.payloads.push_bad(bad, envelope);
             return;
         }
         let mut metadata = self.metadata.iter();
         if let Some(error) = metadata.find_map(|wanted| wanted.fault(message)) {
-            self.push_bad(bad_row(offset, error, payload), envelope);
+            let bad = bad_row(offset, error, payload);
+            self.payloads.push_bad(bad, envelope);
             return;
         }
-        let start = self.data.len() as u32;
-        self.data.extend_from_slice(payload);
-        self.spans.push((start, self.data.len() as u32));
-        self.offsets.push(offset);
         for column in &mut self.metadata {
             column.push(message, &envelope);
         }
-        self.envelopes.push(envelope);
-    }
-
-    #[cold]
-    fn push_bad(&mut self, mut bad: BadRow, envelope: Envelope) {
-        bad.envelope = Some(envelope);
-        self.bad.push(bad);
+        self.payloads.push(offset, envelope, |data| {
+            data.extend_from_slice(payload);
+            Ok(())
+        });
     }
 
     pub fn decode(
@@ -106,37 +90,9 @@ impl Messages {
         partition: Arc<str>,
         end: Position,
     ) -> Chunk {
-        let metadata: Vec<ArrayRef> = self.metadata.into_iter().map(Metadata::finish).collect();
-        let offsets = self.offsets.clone();
-        let mut chunk = decode(
-            decoder,
-            context.node.clone(),
-            partition,
-            Buffer::from_vec(self.data),
-            self.spans,
-            Offsets::Each(self.offsets),
-            end,
-        );
-        if chunk.bad.is_empty() {
-            chunk.columns.extend(metadata);
-            chunk.block.envelopes = self.envelopes;
-        } else {
-            let mut bad = chunk.bad.iter_mut().peekable();
-            let mut good = Vec::with_capacity(offsets.len());
-            for (offset, envelope) in offsets.into_iter().zip(self.envelopes) {
-                let is_bad = bad.next_if(|bad| bad.offset == offset);
-                good.push(is_bad.is_none());
-                match is_bad {
-                    Some(bad) => bad.envelope = Some(envelope),
-                    None => chunk.block.envelopes.push(envelope),
-                }
-            }
-            let good = BooleanArray::from(good);
-            let metadata = metadata.iter().map(|column| keep(column, &good));
-            chunk.columns.extend(metadata);
-        }
-        chunk.bad.extend(self.bad);
-        chunk
+        let metadata = self.metadata.into_iter().map(Metadata::finish).collect();
+        let payloads = self.payloads;
+        payloads.decode(metadata, decoder, context, partition, end)
     }
 }
 
