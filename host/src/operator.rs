@@ -181,6 +181,9 @@ pub struct Counts {
     /// Rows on which the plugin failed, and which were skipped or became dead
     /// letters.
     pub failed: u64,
+    /// Calls in which the plugin trapped or broke the contract, whatever became of their
+    /// rows when they were repeated.
+    pub failed_calls: u64,
     /// Input rows that are in a state or an answer of the operator.
     pub taken: u64,
     /// Input rows that a filter has left out.

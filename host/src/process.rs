@@ -788,7 +788,7 @@ impl ProcessOperator {
         part: &Range<usize>,
         out: &mut Outbox,
     ) -> Result<bool, OperatorError> {
-        let called = self.call_plugin(work, part, Take::Whole, false)?;
+        let called = self.call_plugin(work, part, Take::Whole, false, out)?;
         match called {
             Ok(processed) => {
                 self.apply(work, part, processed, out)?;
@@ -806,7 +806,7 @@ impl ProcessOperator {
         take: Take,
         out: &mut Outbox,
     ) -> Result<Result<(), Failure>, OperatorError> {
-        match self.call_plugin(work, part, take, true)? {
+        match self.call_plugin(work, part, take, true, out)? {
             Ok(processed) => self.apply(work, part, processed, out).map(Ok),
             Err(failure) => Ok(Err(failure)),
         }
@@ -818,6 +818,7 @@ impl ProcessOperator {
         part: &Range<usize>,
         take: Take,
         is_last: bool,
+        out: &mut Outbox,
     ) -> Result<Result<Processed, Failure>, OperatorError> {
         let ids = &work.ids[part.clone()];
         let entries = &self.keyed.entries;
@@ -877,7 +878,7 @@ impl ProcessOperator {
             event_timers: &event_timers,
             processing_timers: &processing_timers,
         };
-        self.guard.process(is_last, &inputs, &steps, keyed)
+        self.guard.process(is_last, &inputs, &steps, keyed, out)
     }
 
     /// What the operator reads of these keys.

@@ -2,6 +2,8 @@
 
 /// What became of the rows of a node, counted twice.
 pub mod ledger;
+/// The processors' time.
+mod processor;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,6 +30,7 @@ pub struct NodeProgress {
     late: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
+    failed_calls: AtomicU64,
     lost: AtomicU64,
     dead_letters: AtomicU64,
     cut_times: Mutex<Option<CutTimes>>,
@@ -42,9 +45,23 @@ pub struct NodeProgress {
     began: Instant,
     /// Of each task.
     work: Vec<Spell>,
+    samples: Vec<Sample>,
     blocked: Vec<Spell>,
     pub ledger: Ledger,
 }
+
+/// Some of the work of a task, timed by its thread's processor time as well, in ns: what
+/// other threads take of the processors meanwhile makes work last longer, and no other work.
+#[derive(Debug, Default)]
+struct Sample {
+    lasted: AtomicU64,
+    processor: AtomicU64,
+    /// When the last one began, from the node's beginning.
+    began: AtomicU64,
+}
+
+/// To read a thread's processor time can take microseconds: it is read so often at most.
+const SAMPLE_EVERY_NS: u64 = 1_000_000;
 
 /// How long a task has done something, such as work at a node, in ns.
 #[derive(Debug, Default)]
@@ -104,6 +121,9 @@ pub struct NodeStatus {
     pub late: u64,
     pub rejected: u64,
     pub failed: u64,
+    /// Calls in which its plugin trapped or broke the contract. They are repeated, in parts
+    /// until it is known which row is to blame, if one is.
+    pub failed_calls: u64,
     /// Messages that were lost before a source could read them.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost: u64,
@@ -245,6 +265,7 @@ impl NodeProgress {
             late: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            failed_calls: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             cut_times: Mutex::default(),
@@ -255,6 +276,7 @@ impl NodeProgress {
             had_ended: AtomicBool::new(false),
             began: Instant::now(),
             work: (0..tasks).map(|_| Spell::default()).collect(),
+            samples: (0..tasks).map(|_| Sample::default()).collect(),
             blocked: (0..tasks).map(|_| Spell::default()).collect(),
             ledger: Ledger::default(),
         }
@@ -279,10 +301,47 @@ impl NodeProgress {
 
     /// Counts the time that an operator's work takes, also while it lasts.
     pub fn time<T>(&self, task: usize, work: impl FnOnce() -> T) -> T {
-        self.work[task].begin(self.elapsed_ns());
+        let (began, sample) = (self.elapsed_ns(), &self.samples[task]);
+        let is_sampled =
+            began.saturating_sub(sample.began.load(Ordering::Relaxed)) > SAMPLE_EVERY_NS;
+        let processor = is_sampled.then(processor::time_of_thread).flatten();
+        self.work[task].begin(began);
         let worked = work();
-        self.work[task].end(self.elapsed_ns());
+        let ended = self.elapsed_ns();
+        self.work[task].end(ended);
+        if let Some(before) = processor
+            && let Some(now) = processor::time_of_thread()
+        {
+            let taken = now.saturating_sub(before).as_nanos() as u64;
+            sample.began.store(began, Ordering::Relaxed);
+            sample.processor.fetch_add(taken, Ordering::Relaxed);
+            let lasted = ended.saturating_sub(began);
+            sample.lasted.fetch_add(lasted, Ordering::Relaxed);
+        }
         worked
+    }
+
+    /// How much of the processors' time its tasks have taken, all together, in ms: known of
+    /// samples, and taken as the same share of all work that is done. Work that lasts still
+    /// is counted as it lasts.
+    pub fn processor_ms(&self) -> f64 {
+        let now = self.elapsed_ns();
+        let of_task = |(spell, sample): (&Spell, &Sample)| {
+            let done = spell.done.load(Ordering::Relaxed);
+            let lasts = spell.total(now).saturating_sub(done);
+            let processor = sample.processor.load(Ordering::Relaxed) as f64;
+            let share = match sample.lasted.load(Ordering::Relaxed) {
+                0 => 1.0,
+                lasted => (processor / lasted as f64).min(1.0),
+            };
+            done as f64 * share + lasts as f64
+        };
+        self.work
+            .iter()
+            .zip(&self.samples)
+            .map(of_task)
+            .sum::<f64>()
+            / 1e6
     }
 
     /// The task of this number waits for those behind it from now on, or not any more.
@@ -322,6 +381,8 @@ impl NodeProgress {
         self.late.fetch_add(counts.late, Ordering::Relaxed);
         self.rejected.fetch_add(counts.rejected, Ordering::Relaxed);
         self.failed.fetch_add(counts.failed, Ordering::Relaxed);
+        self.failed_calls
+            .fetch_add(counts.failed_calls, Ordering::Relaxed);
         self.ledger.add(&counts);
     }
 
@@ -403,6 +464,7 @@ impl NodeProgress {
             late: self.late.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
+            failed_calls: self.failed_calls.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),

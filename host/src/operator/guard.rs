@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use arrow_array::{Array, ArrayRef};
 use arrow_select::concat::concat;
 
-use super::{OperatorError, Outbox};
+use super::{Counts, OperatorError, Outbox};
 use crate::batch::{Batch, bytes};
 use crate::blame::Fault;
 use crate::dead_letter::{self, OnError};
@@ -63,6 +63,8 @@ pub struct Guard<L: Callee + ?Sized> {
     failing_since: Option<Instant>,
     /// Whether it was told that the state of a key has outgrown the plugin's memory.
     is_outgrown_told: bool,
+    /// Whether it was told that a call has failed.
+    is_failed_call_told: bool,
     /// Absent before the first call and after a failure.
     instance: Option<Box<L>>,
 }
@@ -92,6 +94,7 @@ impl<L: Callee + ?Sized> Guard<L> {
             stop: stop.clone(),
             failing_since: None,
             is_outgrown_told: false,
+            is_failed_call_told: false,
             instance: None,
         };
         guard.instance()?;
@@ -101,6 +104,7 @@ impl<L: Callee + ?Sized> Guard<L> {
     /// Calls other logic from now on, whose instance is opened here.
     pub fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
         self.factory = factory;
+        self.is_failed_call_told = false;
         self.instance = None;
         self.instance().map(drop)
     }
@@ -111,11 +115,12 @@ impl<L: Callee + ?Sized> Guard<L> {
     fn next_part<T>(
         &mut self,
         rest: &mut Parts,
+        counts: &mut Counts,
         call: impl Fn(&mut L, &Range<usize>) -> Result<T, Failure>,
     ) -> Result<Option<CalledPart<T>>, OperatorError> {
         while let Some(rows) = rest.0.pop() {
             let is_last = rows.len() <= 1;
-            match self.call(is_last, |logic| call(logic, &rows))? {
+            match self.call(is_last, counts, |logic| call(logic, &rows))? {
                 Err(_) if !is_last => rest.0.extend(halves(&rows)),
                 done => return Ok(Some((rows, done))),
             }
@@ -128,6 +133,7 @@ impl<L: Callee + ?Sized> Guard<L> {
     fn call<T>(
         &mut self,
         last: bool,
+        counts: &mut Counts,
         mut call: impl FnMut(&mut L) -> Result<T, Failure>,
     ) -> Result<Result<T, Failure>, OperatorError> {
         let mut attempts_left = match self.on_error {
@@ -141,6 +147,7 @@ impl<L: Callee + ?Sized> Guard<L> {
                 Err(failure) => {
                     let failed = self.instance.take();
                     self.check_stop(&failure)?;
+                    self.count_failed(&failure, counts);
                     // What other calls have left of its memory must not decide.
                     if last && is_used && failure.kind == FailureKind::Memory {
                         continue;
@@ -155,6 +162,22 @@ impl<L: Callee + ?Sized> Guard<L> {
                     attempts_left -= 1;
                 }
             }
+        }
+    }
+
+    /// Counts a call that no limit has ended, and tells of the first one: the rows of a
+    /// plugin that fails once in a while have answers when their call is repeated.
+    fn count_failed(&mut self, failure: &Failure, counts: &mut Counts) {
+        if !matches!(failure.kind, FailureKind::Trap | FailureKind::Contract) {
+            return;
+        }
+        counts.failed_calls += 1;
+        if !std::mem::replace(&mut self.is_failed_call_told, true) {
+            tracing::warn!(
+                operator = %self.node,
+                "a call has failed, and is repeated by a new instance, in parts until it is known \
+                 which row is to blame: the plugin {failure}; more of them are only counted"
+            );
         }
     }
 

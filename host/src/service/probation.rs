@@ -26,7 +26,10 @@ pub struct Baseline {
     node: String,
     rows: u64,
     failed: u64,
+    /// Absent in what older hosts have stored.
+    failed_calls: Option<u64>,
     rejected: u64,
+    /// Of the processors' time.
     busy_ms: f64,
 }
 
@@ -49,13 +52,15 @@ pub enum Verdict {
 pub fn baselines(nodes: &[Arc<NodeProgress>]) -> Vec<Baseline> {
     let operators = nodes.iter().filter(|node| node.role == Role::Operator);
     let baseline = |node: &Arc<NodeProgress>| {
+        let busy_ms = node.processor_ms();
         let node = node.snapshot();
         Baseline {
             node: node.name,
             rows: node.rows_in,
             failed: node.failed,
+            failed_calls: Some(node.failed_calls),
             rejected: node.rejected,
-            busy_ms: node.busy_ms,
+            busy_ms,
         }
     };
     operators.map(baseline).collect()
@@ -85,6 +90,7 @@ impl Probation {
             let before = self.before.iter().find(|before| before.node == now.node);
             let why = failed(before, &now)
                 .map(|why| self.with_first(why, &now.node))
+                .or_else(|| failed_calls(before, &now))
                 .or_else(|| rejected(before, &now, is_over))
                 .or_else(|| slow(before, &now).filter(|_| is_over));
             if let Some(why) = why {
@@ -120,6 +126,23 @@ fn failed(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
         format!(
             "operator `{}` has failed on {} of {} rows",
             now.node, now.failed, now.rows
+        )
+    })
+}
+
+/// Its calls fail, and have answers when they are repeated: no row is to blame, and sooner or
+/// later one fails when that matters.
+fn failed_calls(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
+    let known = match before {
+        Some(before) => share(before.failed_calls?, before.rows),
+        None => 0.0,
+    };
+    let failed = now.failed_calls.filter(|&failed| failed > 0)?;
+    (share(failed, now.rows) > known * REJECTED_TIMES).then(|| {
+        format!(
+            "operator `{}` has failed in {failed} calls with {} rows, which had answers when they \
+             were repeated",
+            now.node, now.rows
         )
     })
 }
@@ -198,11 +221,44 @@ mod tests {
     }
 
     #[test]
+    fn a_revision_whose_calls_fail_and_are_repeated_is_taken_back() {
+        let node = |rows: usize, failed_calls| {
+            let node = NodeProgress::new("clean", Role::Operator, 1);
+            node.add_in(rows);
+            node.add_counts(Counts {
+                failed_calls,
+                ..Counts::default()
+            });
+            Arc::new(node)
+        };
+        let well = || Some(node(10_000, 0));
+        assert_eq!(judge(well(), node(5_000, 0), 10), Verdict::Held);
+        let failed = judge(well(), node(5_000, 1), 1);
+        assert!(
+            matches!(failed, Verdict::Failed(why) if why.contains("in 1 calls with 5000 rows"))
+        );
+        assert!(matches!(judge(None, node(5_000, 1), 1), Verdict::Failed(_)));
+        // As before.
+        assert_eq!(
+            judge(Some(node(10_000, 10)), node(500, 1), 10),
+            Verdict::Held
+        );
+        // An older host has not counted them.
+        let unknown = Baseline {
+            failed_calls: None,
+            ..baselines(&[node(10_000, 0)]).remove(0)
+        };
+        let now = baselines(&[node(500, 10)]).remove(0);
+        assert_eq!(failed_calls(Some(&unknown), &now), None);
+    }
+
+    #[test]
     fn a_revision_that_takes_many_times_as_long_is_taken_back_at_the_end() {
         let node = |rows, busy_ms| Baseline {
             node: "clean".to_owned(),
             rows,
             failed: 0,
+            failed_calls: Some(0),
             rejected: 0,
             busy_ms,
         };

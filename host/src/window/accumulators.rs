@@ -13,7 +13,7 @@ use crate::batch::{Batch, gather, pick, timestamps};
 use crate::logic::{Columns, Factory, Rows, States};
 use crate::operator::error::KeyedError;
 use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded, OutgrownGroups};
-use crate::operator::{OperatorError, Outbox};
+use crate::operator::{Counts, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, Timing, Window};
 use crate::schema::{DataType, Field, Schema};
 use crate::state::error::StateError;
@@ -253,14 +253,18 @@ impl Accumulators {
     }
 
     /// [`Accumulators::fold`] in one call, or nothing if a row would be lost.
-    pub fn fold_whole(&mut self, arrived: &Arrived) -> Result<Option<Folded>, KeyedError> {
+    pub fn fold_whole(
+        &mut self,
+        arrived: &Arrived,
+        counts: &mut Counts,
+    ) -> Result<Option<Folded>, KeyedError> {
         if !self.outgrown().is_empty() {
             return Ok(None);
         }
         let (input, existing) = self.fold_input(arrived)?;
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let guard = &mut self.guard;
-        Ok(guard.accumulate_whole(&arrived.batch, &input, rows, states)?)
+        Ok(guard.accumulate_whole(&arrived.batch, &input, rows, states, counts)?)
     }
 
     /// What the plugin reads of the keys of these rows.

@@ -504,7 +504,7 @@ impl WindowKind for Sessions {
             if in_time.rows() > 0 {
                 let folded = match part.rows() {
                     1 => Some(accumulators.fold(&in_time, out)?).filter(|f| f.lost.is_empty()),
-                    _ => accumulators.fold_whole(&in_time)?,
+                    _ => accumulators.fold_whole(&in_time, &mut out.counts)?,
                 };
                 let Some(folded) = folded else {
                     self.undo(accumulators)?;

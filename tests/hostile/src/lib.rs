@@ -5,6 +5,7 @@
 mod world;
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluicebox_sdk::prelude::*;
 
@@ -47,6 +48,8 @@ pub enum Mode {
     Stderr,
     /// Writes to the host's log, without failing.
     Log,
+    /// Traps when its instance has met fifty rows, whichever they are.
+    Tire,
 }
 
 #[derive(Parameters)]
@@ -196,6 +199,12 @@ impl Mode {
             Mode::Stdout => (0..amount).for_each(|line| println!("hostile: stdout line {line}")),
             Mode::Stderr => (0..amount).for_each(|line| eprintln!("hostile: stderr line {line}")),
             Mode::Log => (0..amount).for_each(|line| log::warn!("hostile: log line {line}")),
+            Mode::Tire => {
+                static MET: AtomicUsize = AtomicUsize::new(0);
+                if MET.fetch_add(1, Ordering::Relaxed) >= 50 {
+                    trap();
+                }
+            }
         }
         Ok(())
     }

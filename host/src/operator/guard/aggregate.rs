@@ -11,7 +11,7 @@ use crate::json::render_columns;
 use crate::logic::{
     Accumulated, Aggregate, Columns, Failure, FailureKind, Grouped, Instance, Rows, States,
 };
-use crate::operator::{OperatorError, Outbox};
+use crate::operator::{Counts, OperatorError, Outbox};
 use crate::plan::OperatorPlan;
 use crate::state::table::Outgrown;
 use crate::stop::Stop;
@@ -63,13 +63,14 @@ impl AggregateGuard {
         input: &[ArrayRef],
         groups: &[u32],
         states: States<'_>,
+        counts: &mut Counts,
     ) -> Result<Option<Folded>, OperatorError> {
         if Parts::of(input, batch.rows()).0.len() > 1 {
             return Ok(None);
         }
         let taken_back = taken_back(batch, &(0..batch.rows()));
         let rows = grouped(input, groups, &taken_back);
-        let done = self.call(false, |logic| logic.accumulate(rows, states))?;
+        let done = self.call(false, counts, |logic| logic.accumulate(rows, states))?;
         let done = done.ok().filter(|done| done.rejects.is_empty());
         Ok(done.map(|done| Folded {
             states: done.states,
@@ -148,7 +149,7 @@ impl AggregateGuard {
             };
             logic.merge(states, &groups)
         };
-        while let Some((part, called)) = self.next_part(&mut rest, merge)? {
+        while let Some((part, called)) = self.next_part(&mut rest, &mut out.counts, merge)? {
             match called {
                 Ok(merged) => parts.push(merged),
                 Err(failure) => {
@@ -195,7 +196,7 @@ impl AggregateGuard {
             };
             logic.finish(states, keys, &starts[part.clone()], &ends[part.clone()])
         };
-        while let Some((part, called)) = self.next_part(&mut rest, finish)? {
+        while let Some((part, called)) = self.next_part(&mut rest, &mut out.counts, finish)? {
             match called {
                 Ok(rows) => {
                     if let Some(piece) = pieces.add(part.start, rows) {
@@ -249,7 +250,9 @@ impl AggregateGuard {
             let taken_back = taken_back(batch, &(0..batch.rows()));
             let rows = grouped(input, groups, &taken_back);
             let all: Vec<u32> = (0..states.groups as u32).collect();
-            match self.call(false, |logic| accumulate(logic, rows, states, &all))? {
+            match self.call(false, &mut out.counts, |logic| {
+                accumulate(logic, rows, states, &all)
+            })? {
                 Ok((done, rows)) => {
                     self.handle_rejects(batch, 0, &done.rejects, out)?;
                     let folded = Folded {
@@ -280,7 +283,7 @@ impl AggregateGuard {
                 lost.push(row);
                 continue;
             }
-            let part = self.next_part(&mut rest, |logic, part| {
+            let part = self.next_part(&mut rest, &mut out.counts, |logic, part| {
                 let columns = slice(input, part);
                 let of_part = newest.of(&groups[part.clone()])?;
                 let taken_back = taken_back(batch, part);

@@ -18,8 +18,11 @@ impl ProcessGuard {
         inputs: &[Columns<'_>],
         steps: &Steps,
         keyed: Keyed<'_>,
+        out: &mut Outbox,
     ) -> Result<Result<Processed, Failure>, OperatorError> {
-        self.call(is_last, |logic| logic.process(inputs, steps, keyed))
+        self.call(is_last, &mut out.counts, |logic| {
+            logic.process(inputs, steps, keyed)
+        })
     }
 
     /// Counts rows that the process rejects, and applies `on_error` to them.

@@ -359,6 +359,7 @@ fn retries_are_made_on_the_row_alone() {
     );
     assert_eq!(parents, [0, 1, 2, 3]);
     assert_eq!((out.counts.failed, out.dead_letters.len()), (0, 0));
+    assert_eq!(out.counts.failed_calls, 3);
 
     let factory = faulty(Kind::Transform, &[2], 4);
     let (parents, _, out) = transform(

@@ -34,7 +34,7 @@ impl TransformGuard {
                 columns: &slice(input, part),
             })
         };
-        while let Some((part, called)) = self.next_part(&mut rest, transform)? {
+        while let Some((part, called)) = self.next_part(&mut rest, &mut out.counts, transform)? {
             match called {
                 Ok(answer) => {
                     self.handle_rejects(batch, part.start, &answer.rejects, out)?;

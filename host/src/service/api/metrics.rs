@@ -59,10 +59,11 @@ struct OfNode {
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
+type SecondsSpent = Counter<f64, AtomicU64>;
 /// A name, what it counts, and the counter.
 type NodeCounter = (&'static str, &'static str, fn(&NodeStatus) -> u64);
 
-const COUNTERS: [NodeCounter; 6] = [
+const COUNTERS: [NodeCounter; 7] = [
     ("rows_in", "Rows that came in", |node| node.rows_in),
     ("rows_out", "Rows that were put out", |node| node.rows_out),
     (
@@ -79,9 +80,30 @@ const COUNTERS: [NodeCounter; 6] = [
         node.failed
     }),
     (
+        "calls_failed",
+        "Calls in which the plugin failed, and which were repeated",
+        |node| node.failed_calls,
+    ),
+    (
         "messages_lost",
         "Messages that were lost before a source could read them",
         |node| node.lost,
+    ),
+];
+
+/// A name, what takes the time, and the time in ms, of all tasks of a node together.
+type NodeTime = (&'static str, &'static str, fn(&NodeStatus) -> f64);
+
+const TIMES: [NodeTime; 2] = [
+    (
+        "busy",
+        "How long the operator's tasks have worked",
+        |node| node.busy_ms,
+    ),
+    (
+        "blocked",
+        "How long the node's tasks have waited for those behind them to have room",
+        |node| node.blocked_ms,
     ),
 ];
 
@@ -101,6 +123,17 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
         registry.register(name, help, family.clone());
         (family, count)
     });
+    let times = TIMES.map(|(name, help, time_ms)| {
+        let family = Family::<OfNode, SecondsSpent>::default();
+        registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+        (family, time_ms)
+    });
+    let letters = Family::<OfNode, Counter>::default();
+    registry.register(
+        "dead_letters",
+        "Rows and states that became dead letters",
+        letters.clone(),
+    );
     registry.register(
         "pipeline_phase",
         "1 for the phase that the pipeline is in",
@@ -166,8 +199,8 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
         let Some(running) = shown.running else {
             continue;
         };
-        for node in &running.nodes {
-            let node = node.snapshot();
+        for progress in &running.nodes {
+            let node = progress.snapshot();
             let of_node = OfNode {
                 pipeline: pipeline.name.clone(),
                 node: node.name.clone(),
@@ -176,6 +209,12 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
             for (family, count) in &counters {
                 family.get_or_create(&of_node).inc_by(count(&node));
             }
+            for (family, time_ms) in &times {
+                let seconds = time_ms(&node) / 1e3;
+                family.get_or_create(&of_node).inc_by(seconds);
+            }
+            let dead = progress.dead_letters();
+            letters.get_or_create(&of_node).inc_by(dead);
             if let Some(watermark_ms) = node.watermark_ms {
                 let seconds = watermark_ms as f64 / 1e3;
                 watermarks.get_or_create(&of_node).set(seconds);
