@@ -9,6 +9,10 @@ mod pages;
 #[expect(dead_code, reason = "the rows are few enough to be compared whole")]
 #[path = "common/pipeline.rs"]
 mod pipeline;
+/// Addresses.
+#[expect(dead_code, reason = "the shell waits")]
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +21,7 @@ use serde_json::{Value, json};
 
 use pages::{blocks, page};
 use pipeline::{plan_of, rows_of, run, to_memory};
+use waiting::free_address;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -62,7 +67,7 @@ const LOCKED: &str = r#"sluicebox() {
 #[test]
 fn the_plugin_runs_in_the_pipeline() {
     let page = page("README.md");
-    let [_, from_scaffold_to_test, first_run] = blocks(&page, "sh");
+    let [_, from_scaffold_to_test, first_run, serve, ask] = blocks(&page, "sh");
     let [plugin] = blocks(&page, "rust");
     let [pipeline, _, state, kafka] = blocks(&page, "toml");
     let folder = tempfile::tempdir().expect("a folder for the test");
@@ -109,12 +114,39 @@ fn the_plugin_runs_in_the_pipeline() {
         assert_eq!(shown.contains("987"), order.is_some(), "{shown}");
     }
 
+    serves(&serve, &ask, &folder);
+
     // Another source takes the place of its own.
     let (before, rest) = pipeline.split_once("[sources.").expect("it has a source");
     let (_, behind) = rest.split_once("[operators.").expect("it has an operator");
     write("kafka.toml", &format!("{before}{kafka}[operators.{behind}"));
     let shown = shell("sluicebox check kafka.toml", &folder);
     assert!(shown.contains("kafka"), "{shown}");
+}
+
+/// Starts the service, at another port than that of the page, and asks it until it knows of
+/// all paid orders.
+fn serves(serve: &str, ask: &str, folder: &Path) {
+    let address = free_address();
+    let serve = serve.replace(
+        "sluicebox serve service",
+        &format!("sluicebox serve service --listen {address} 2> service.log & service=$!"),
+    );
+    let ask = ask.trim().replace("127.0.0.1:7878", &address);
+    let shown = shell(
+        &format!(
+            "{serve}\ntrap 'kill $service; wait $service' EXIT\n\
+             for try in {{1..600}}; do\n\
+             answer=$({ask} --silent) && [[ $answer == *1668* ]] && break\n\
+             sleep 0.1\ndone\necho \"$answer\""
+        ),
+        folder,
+    );
+    let answer: Value = serde_json::from_str(&shown).unwrap_or_else(|_| panic!("{shown}"));
+    let entry = &answer["entries"][0];
+    assert_eq!(entry["key"], json!({ "status": "paid" }), "{answer:#}");
+    // Of five orders, one is open and one of nothing.
+    assert_eq!(entry["state"]["count()"], 3, "{answer:#}");
 }
 
 fn parse(text: &str) -> toml::Table {
@@ -223,7 +255,7 @@ fn rows_of_your_own_come_from_a_file() {
 
 #[test]
 fn make_knows_its_targets() {
-    let [demo_and_test, _, _] = blocks(&page("README.md"), "sh");
+    let [demo_and_test, ..]: [_; 5] = blocks(&page("README.md"), "sh");
     let lines: Vec<&str> = demo_and_test.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     for line in lines {
