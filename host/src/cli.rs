@@ -14,6 +14,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::signals::Signals;
+use self::status::LogStyle;
 use self::traces::Traces;
 use crate::config::diagnostics::shorten;
 use crate::config::{Config, Diagnostics};
@@ -413,21 +414,34 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 }
 
 /// Plugins and the host log to stderr, as `SLUICEBOX_LOG` says: a level, or
-/// levels by module (`info,sluicebox::run=debug`), or else by `default`. Spans go to
-/// `traces`.
+/// levels by module (`info,sluicebox::run=debug`), or else by `default`; as text, or as
+/// objects where `SLUICEBOX_LOG_FORMAT` is `json`. Spans go to `traces`.
 fn start_logging(live_lines: &MultiProgress, default: Targets, traces: Option<&Traces>) {
     let wanted = std::env::var("SLUICEBOX_LOG").unwrap_or_default();
     let levels: Result<Targets, _> = wanted.parse();
     let is_wrong = levels.is_err();
     let levels = levels.ok().filter(|_| !wanted.is_empty());
+    let format = std::env::var("SLUICEBOX_LOG_FORMAT").unwrap_or_default();
     let has_colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let to_stderr = tracing_subscriber::fmt::layer()
-        .with_writer(status::LogWriter::above(live_lines, has_colours))
-        .with_ansi(has_colours)
+    let style = match (format.as_str(), has_colours) {
+        ("json", _) => LogStyle::Json,
+        (_, true) => LogStyle::ColouredText,
+        (_, false) => LogStyle::Text,
+    };
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(status::LogWriter::above(live_lines, style))
+        .with_ansi(style == LogStyle::ColouredText)
         // They would be printed to stderr, which is what has failed.
-        .log_internal_errors(false)
-        .with_target(false)
-        .with_filter(levels.unwrap_or(default));
+        .log_internal_errors(false);
+    let lines = match style {
+        LogStyle::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .boxed(),
+        LogStyle::Text | LogStyle::ColouredText => lines.with_target(false).boxed(),
+    };
+    let to_stderr = lines.with_filter(levels.unwrap_or(default));
     tracing_subscriber::registry()
         .with(to_stderr)
         .with(traces.map(Traces::layer))
@@ -437,5 +451,8 @@ fn start_logging(live_lines: &MultiProgress, default: Targets, traces: Option<&T
             "SLUICEBOX_LOG is {wanted:?}, which names no level: use one of error, warn, info, \
              debug and trace"
         );
+    }
+    if !["", "text", "json"].contains(&format.as_str()) {
+        tracing::warn!("SLUICEBOX_LOG_FORMAT is {format:?}, which is no format: use text or json");
     }
 }

@@ -256,7 +256,7 @@ impl Job {
     pub async fn run(self) -> Result<Summary, RunError> {
         let name = self.pipeline.name().to_owned();
         // A service has such a span, too.
-        let span = tracing::error_span!(parent: None, "pipeline", name);
+        let span = tracing::error_span!(parent: None, "of", pipeline = name);
         let threads = self.threads.unwrap_or_else(|| {
             let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             let cores = self.cores.unwrap_or_else(cores);

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use service::{GOOD, Service, WAIT, shop_with};
 
@@ -463,11 +463,12 @@ fn a_pipeline_that_waits_for_a_restart_says_so_and_lets_nobody_wait() {
     assert_eq!((told * 1e3).round(), made as f64);
 }
 
-#[test]
-fn nothing_that_the_log_quotes_looks_like_a_line_of_it() {
-    const FORGED: &str =
-        "2026-11-29T12:00:00.000000Z ERROR pipeline{name=\"payments\"}: all is lost";
-    let service = Service::start(&[]);
+/// A line that is none of the host's.
+const FORGED: &str = "2026-11-29T12:00:00.000000Z ERROR of{pipeline=\"payments\"}: all is lost";
+
+/// Has the service run a pipeline that fails with that line in what is wrong with a row.
+/// Returns its file, and why it has failed.
+fn fail_quoting(service: &Service) -> (&'static str, String) {
     let row = json!({ "id": format!("x\n{FORGED}\u{2028}"), "n": 1 });
     fs::write(service.path("lines.jsonl"), format!("{row}\n")).expect("writable");
     let quoting = r#"
@@ -492,6 +493,37 @@ fn nothing_that_the_log_quotes_looks_like_a_line_of_it() {
     let failed = service.until_phase("failed");
     let why = failed["failure"]["message"].as_str().expect("why");
     assert!(why.contains(&format!("\n{FORGED}")), "{why}");
+    (quoting, why.to_owned())
+}
+
+#[test]
+fn lines_of_the_log_are_objects_where_that_is_asked_for() {
+    let service = Service::start_in(&[], &[("SLUICEBOX_LOG_FORMAT", "json")]);
+    let (_, why) = fail_quoting(&service);
+    let log = log_of(&service);
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}\nof\n{log}")))
+        .collect();
+    for line in &lines {
+        let is_whole = ["timestamp", "level", "message", "target"].map(|it| line[it].is_string());
+        assert_eq!(is_whole, [true; 4], "{line}");
+    }
+    let of_level = |level: &'static str| lines.iter().filter(move |line| line["level"] == level);
+    let failed = of_level("ERROR").next().expect("it has failed");
+    assert_eq!(failed["span"]["pipeline"], "shop", "{failed}");
+    let message = failed["message"].as_str().expect("a text");
+    assert!(message.starts_with(&format!("failed: {why}")), "{message}");
+    // The call has failed before the run.
+    let call = of_level("WARN").find(|line| line["operator"] == "guarded");
+    let call = call.unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(call["span"]["pipeline"], "shop", "{call}");
+}
+
+#[test]
+fn nothing_that_the_log_quotes_looks_like_a_line_of_it() {
+    let service = Service::start(&[]);
+    let (quoting, why) = fail_quoting(&service);
     service.write("shop", &format!("{quoting}\n'{FORGED}' = 1"));
     service.until("refused", |shop| shop["refusal"].is_string());
     let log = log_of(&service);
@@ -531,7 +563,7 @@ fn two_pipelines_do_not_write_one_file() {
         }
     }
     let other = || service.get("/api/v1/pipelines/other");
-    let until = |what: &str, holds: &dyn Fn(&serde_json::Value) -> bool| {
+    let until = |what: &str, holds: &dyn Fn(&Value) -> bool| {
         let began = Instant::now();
         while !service.path("pipelines/other.toml").exists() || !holds(&other()) {
             assert!(began.elapsed() < WAIT, "never {what}: {:#}", other());

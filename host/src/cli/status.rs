@@ -18,7 +18,7 @@ use crate::progress::{
     CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
 };
 use crate::run::{DeadLetterSummary, RunError, Summary};
-use crate::text::{cut, printable_line};
+use crate::text::{cut, printable_json, printable_line};
 
 /// How often the live lines are redrawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
@@ -53,15 +53,24 @@ pub struct Status {
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     live_lines: MultiProgress,
-    has_colours: bool,
+    style: LogStyle,
+}
+
+/// How the lines of the log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStyle {
+    Text,
+    /// Whoever writes escapes the characters that colours are written with.
+    ColouredText,
+    /// Each line is an object.
+    Json,
 }
 
 impl LogWriter {
-    /// With colours, whoever writes escapes the characters that colours are written with.
-    pub fn above(live_lines: &MultiProgress, has_colours: bool) -> Self {
+    pub fn above(live_lines: &MultiProgress, style: LogStyle) -> Self {
         LogWriter {
             live_lines: live_lines.clone(),
-            has_colours,
+            style,
         }
     }
 }
@@ -77,7 +86,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        let shown = log_line(&credentials::hidden(&text), self.has_colours);
+        let shown = log_line(&credentials::hidden(&text), self.style);
         self.live_lines
             .suspend(|| stderr().write_all(shown.as_bytes()))?;
         Ok(bytes.len())
@@ -90,14 +99,15 @@ impl Write for LogWriter {
 
 /// A line of the log as it is shown. It may quote anybody: nothing in it ends it, so that
 /// nobody can have another line stand in the log.
-fn log_line(line: &str, has_colours: bool) -> String {
+fn log_line(line: &str, style: LogStyle) -> String {
     let line = line.strip_suffix('\n').unwrap_or(line);
-    let shown = match has_colours {
-        true => {
+    let shown = match style {
+        LogStyle::Text => printable_line(line).into_owned(),
+        LogStyle::ColouredText => {
             let parts = line.split('\x1B').map(printable_line);
             Vec::from_iter(parts).join("\x1B")
         }
-        false => printable_line(line).into_owned(),
+        LogStyle::Json => printable_json(line).into_owned(),
     };
     shown + "\n"
 }
@@ -533,9 +543,18 @@ mod tests {
     fn what_a_line_of_the_log_quotes_begins_no_other_line() {
         let forged = "failed: x\n2026-11-29T12:00:00Z ERROR all is lost\r\u{2028}\x07";
         let shown = "failed: x\\n2026-11-29T12:00:00Z ERROR all is lost\\r\\u{2028}\\u{7}\n";
-        assert_eq!(log_line(&format!("{forged}\n"), false), shown);
-        let coloured = log_line(&format!("\x1B[31mERROR\x1B[0m {forged}\n"), true);
+        assert_eq!(log_line(&format!("{forged}\n"), LogStyle::Text), shown);
+        let coloured = format!("\x1B[31mERROR\x1B[0m {forged}\n");
+        let coloured = log_line(&coloured, LogStyle::ColouredText);
         assert_eq!(coloured, format!("\x1B[31mERROR\x1B[0m {shown}"));
+        let quoted = serde_json::json!({ "message": forged });
+        let json = log_line(&format!("{quoted}\n"), LogStyle::Json);
+        assert_eq!(
+            (json.lines().count(), json.contains('\u{2028}')),
+            (1, false)
+        );
+        let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(read, quoted);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
         looked_for_replays: None,
         replayed: None,
     };
-    let span = tracing::error_span!("pipeline", name = course.hosted.name);
+    let span = tracing::error_span!("of", pipeline = course.hosted.name);
     course.follow().instrument(span).await;
 }
 

@@ -110,7 +110,9 @@ impl Service {
                 .lines()
                 .find_map(|line| line.split_once("listening on "));
             if let Some((_, address)) = address {
-                break address.trim().to_owned();
+                // In JSON, a quote follows it.
+                let end = address.find('"').unwrap_or(address.len());
+                break address[..end].to_owned();
             }
             let ended = host.try_wait().expect("it is ours");
             assert!(
