@@ -39,6 +39,8 @@ pub struct NodeProgress {
     first_dead_letter: OnceLock<String>,
     /// The watermark of each task; `i64::MIN` before its first one.
     watermarks: Vec<AtomicI64>,
+    /// Of a source, the partition of each task that holds back its watermark.
+    slowest: Vec<Mutex<Option<SlowestPartition>>>,
     /// How much of a bounded input was read, in millionths.
     read: AtomicU64,
     had_ended: AtomicBool,
@@ -144,6 +146,23 @@ pub struct NodeStatus {
     /// fired.
     #[serde(skip)]
     pub had_ended: bool,
+}
+
+/// The partition of a source that holds back a watermark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowestPartition {
+    pub name: Arc<str>,
+    /// `i64::MIN` before its first row.
+    pub watermark_ms: i64,
+    /// When its last row came, or else when it was found.
+    pub last_row_ms: i64,
+}
+
+/// How long a task has worked at a node, and waited for those behind it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TaskTimes {
+    pub busy_ms: f64,
+    pub blocked_ms: f64,
 }
 
 /// The state of a pipeline with checkpoints.
@@ -272,6 +291,7 @@ impl NodeProgress {
             tells_misspelt: AtomicBool::new(false),
             first_dead_letter: OnceLock::new(),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
+            slowest: (0..tasks).map(|_| Mutex::default()).collect(),
             read: AtomicU64::new(UNKNOWN),
             had_ended: AtomicBool::new(false),
             began: Instant::now(),
@@ -432,6 +452,37 @@ impl NodeProgress {
 
     pub fn set_watermark(&self, task: usize, watermark_ms: i64) {
         self.watermarks[task].store(watermark_ms, Ordering::Relaxed);
+    }
+
+    /// A task of a source does not count for its watermark: it has no partition with rows.
+    pub fn set_idle(&self, task: usize) {
+        self.watermarks[task].store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// Sets which partition holds back the watermark of a source's task.
+    pub fn set_slowest(&self, task: usize, slowest: Option<SlowestPartition>) {
+        let mut of_task = self.slowest[task]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *of_task = slowest;
+    }
+
+    /// The partition that holds back the watermark of a source.
+    pub fn slowest(&self) -> Option<SlowestPartition> {
+        let tasks = self.slowest.iter();
+        let of_tasks =
+            tasks.filter_map(|it| it.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        of_tasks.min_by_key(|slowest| (slowest.watermark_ms, slowest.last_row_ms))
+    }
+
+    /// Of each of its tasks.
+    pub fn task_times(&self) -> Vec<TaskTimes> {
+        let tasks = 0..self.watermarks.len();
+        let times = tasks.map(|task| TaskTimes {
+            busy_ms: self.total_ms(&self.work[task..=task]),
+            blocked_ms: self.total_ms(&self.blocked[task..=task]),
+        });
+        times.collect()
     }
 
     /// Sets how much of the input was read, 0 to 1.

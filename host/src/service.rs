@@ -30,6 +30,8 @@ mod claims;
 pub mod recent;
 /// Tries a plugin on them, beside the one that runs.
 pub mod shadow;
+/// What holds back others.
+pub mod load;
 /// One pipeline: what is wanted of it, and what can be seen of it.
 pub mod hosted;
 /// Runs what is wanted of a pipeline.

@@ -949,7 +949,7 @@ fn the_columns_of_a_table_stay() {
     shop.edit("input = \"counted\"", "input = \"rows\"");
     shop.refuse(&[
         "sink `out`",
-        "its columns was count: int64 and is now id: utf8, n: int64",
+        "its columns were count: int64 and are now id: utf8, n: int64",
     ]);
 }
 

@@ -1,5 +1,6 @@
 //! `sluicebox changes`: shows what became of the changes of a pipeline on a running host.
 
+use anyhow::anyhow;
 use clap::Args;
 use serde::Deserialize;
 
@@ -8,6 +9,7 @@ use super::format::{ago, cut, table};
 use super::{CliError, plan, print_json};
 use crate::clock::{Clock, SystemClock};
 use crate::service::store::{ChangeOutcome, ChangeRecord};
+use crate::text::printable_line;
 
 #[derive(Args)]
 pub struct ChangesArguments {
@@ -16,6 +18,10 @@ pub struct ChangesArguments {
     /// How many are shown at most, of the newest
     #[arg(long, default_value = "20", value_name = "CHANGES")]
     limit: usize,
+    /// Show what a change has changed in the pipeline's file instead: its content, or the
+    /// beginning of it, such as `sha256:0a1b`
+    #[arg(long, value_name = "CONTENT")]
+    diff: Option<String>,
     #[command(flatten)]
     host: HostArguments,
 }
@@ -33,6 +39,23 @@ const WHAT_CHARS: usize = 160;
 pub fn changes(arguments: &ChangesArguments) -> Result<(), CliError> {
     let client = arguments.host.client()?;
     let View { mut changes } = client.get(&[&arguments.pipeline], &[])?.read()?;
+    if let Some(wanted) = &arguments.diff {
+        let mut newest = changes.iter().rev();
+        let change = newest.find(|change| change.digest.starts_with(wanted));
+        let change = change.ok_or_else(|| {
+            CliError::Usage(anyhow!(
+                "no change has the content {wanted}: `sluicebox changes {}` lists them",
+                arguments.pipeline
+            ))
+        })?;
+        let path = [&arguments.pipeline, "changes", &change.digest, "diff"];
+        let answer = client.get(&path, &[])?;
+        let lines = answer.text().lines().map(printable_line);
+        return match arguments.host.json {
+            true => print_json(&answer.text()),
+            false => super::print(&lines.map(|line| format!("{line}\n")).collect::<String>()),
+        };
+    }
     changes.drain(..changes.len().saturating_sub(arguments.limit));
     match arguments.host.json {
         true => print_json(&changes),

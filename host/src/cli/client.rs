@@ -177,6 +177,11 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<Certificate>> {
 pub struct Answer(String);
 
 impl Answer {
+    /// What is no JSON.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, CliError> {
         serde_json::from_str(&self.0).map_err(|error| {
             CliError::Failed(anyhow!(

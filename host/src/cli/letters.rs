@@ -113,6 +113,8 @@ struct Taken {
     replay: u64,
     letters: usize,
     left: Vec<Left>,
+    more: usize,
+    until: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -149,8 +151,8 @@ pub fn letters(command: &LettersCommand) -> Result<(), CliError> {
             row,
             host,
         } => {
-            let body = body(letters, *all, of, row.as_deref())?;
-            replay(&host.client()?, pipeline, body)
+            let wanted = wanted(letters, *all, of, row.as_deref())?;
+            replay(&host.client()?, pipeline, wanted)
         }
         LettersCommand::Drop {
             pipeline,
@@ -198,10 +200,20 @@ fn to_text(view: View) -> String {
 }
 
 /// Which letters to replay.
-fn body(letters: &[String], all: bool, of: &Of, row: Option<&str>) -> Result<String, CliError> {
+enum Wanted<'a> {
+    /// The body of the request.
+    Named(String),
+    Matching(&'a Of),
+}
+
+fn wanted<'a>(
+    letters: &[String],
+    all: bool,
+    of: &'a Of,
+    row: Option<&str>,
+) -> Result<Wanted<'a>, CliError> {
     if all || of.node.is_some() || of.kind.is_some() {
-        let matching = json!({ "node": of.node, "kind": of.kind });
-        return Ok(json!({ "matching": matching }).to_string());
+        return Ok(Wanted::Matching(of));
     }
     if letters.is_empty() {
         return Err(CliError::Usage(anyhow!(
@@ -211,7 +223,7 @@ fn body(letters: &[String], all: bool, of: &Of, row: Option<&str>) -> Result<Str
     }
     let Some(row) = row else {
         let letters: Vec<_> = letters.iter().map(|id| json!({ "id": id })).collect();
-        return Ok(json!({ "letters": letters }).to_string());
+        return Ok(Wanted::Named(json!({ "letters": letters }).to_string()));
     };
     let [id] = letters else {
         return Err(CliError::Usage(anyhow!(
@@ -223,10 +235,35 @@ fn body(letters: &[String], all: bool, of: &Of, row: Option<&str>) -> Result<Str
     let row: &RawValue = serde_json::from_str(row)
         .map_err(|error| CliError::Usage(anyhow!("--row is not JSON: {error}")))?;
     let id = json!(id);
-    Ok(format!("{{\"letters\":[{{\"id\":{id},\"row\":{row}}}]}}"))
+    let body = format!("{{\"letters\":[{{\"id\":{id},\"row\":{row}}}]}}");
+    Ok(Wanted::Named(body))
 }
 
-fn replay(client: &Client, pipeline: &str, body: String) -> Result<(), CliError> {
+/// Replays letters, part by part, and waits for that.
+fn replay(client: &Client, pipeline: &str, wanted: Wanted<'_>) -> Result<(), CliError> {
+    let of = match wanted {
+        Wanted::Named(body) => {
+            replay_part(client, pipeline, body)?;
+            None
+        }
+        Wanted::Matching(of) => Some(of),
+    };
+    // Letters that come meanwhile do not count: rows that fail again are letters again.
+    let mut until = None;
+    while let Some(Of { node, kind }) = of {
+        let matching = json!({ "node": node, "kind": kind, "until": until });
+        let body = json!({ "matching": matching }).to_string();
+        let taken = replay_part(client, pipeline, body)?;
+        match taken.more {
+            0 => break,
+            more => client.tell(&format!("{more} more match\n"))?,
+        }
+        until = taken.until;
+    }
+    client.tell("all were read again; those that have failed again are new letters\n")
+}
+
+fn replay_part(client: &Client, pipeline: &str, body: String) -> Result<Taken, CliError> {
     let answer = client.post(&[pipeline, "dead-letters", "replay"], Some(body))?;
     client.show(&answer, |taken: Taken| {
         let mut text = format!("replay {}: {} letters\n", taken.replay, taken.letters);
@@ -235,7 +272,8 @@ fn replay(client: &Client, pipeline: &str, body: String) -> Result<(), CliError>
         }
         text
     })?;
-    let Taken { replay, .. } = answer.read()?;
+    let taken: Taken = answer.read()?;
+    let replay = taken.replay;
     let until = Instant::now() + REPLAY_MAX;
     while Instant::now() < until {
         let replays: Vec<ReplayRecord> = client.get(&[pipeline, "replays"], &[])?.read()?;
@@ -245,10 +283,7 @@ fn replay(client: &Client, pipeline: &str, body: String) -> Result<(), CliError>
         };
         match found.outcome {
             ReplayOutcome::Open => std::thread::sleep(LOOK_EVERY),
-            ReplayOutcome::Done => {
-                return client
-                    .tell("all were read again; those that have failed again are new letters\n");
-            }
+            ReplayOutcome::Done => return Ok(taken),
             ReplayOutcome::Failed => {
                 let why = found.why.unwrap_or_default();
                 return Err(CliError::Failed(anyhow!(

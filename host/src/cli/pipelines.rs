@@ -18,7 +18,7 @@ use crate::service::change::ChangePlan;
 
 #[derive(Subcommand)]
 pub enum PipelinesCommand {
-    /// List the pipelines of a host: phase, rows read, what is wrong
+    /// List the pipelines of a host: phase, rows read, bad rows, how far behind, what is wrong
     List {
         #[command(flatten)]
         host: HostArguments,
@@ -92,10 +92,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const REFUSED_AFTER: Duration = Duration::from_secs(5);
 /// Between the two looks that rates are computed from.
 const RATE_OVER: Duration = Duration::from_secs(1);
-/// A node that works for more of its time than this holds back those before it, which then
-/// are blocked for more of theirs than that.
-const BUSY_PART: f64 = 0.9;
-const BLOCKED_PART: f64 = 0.2;
 /// How much of a reason a list shows.
 const REASON_CHARS: usize = 80;
 
@@ -108,9 +104,18 @@ struct Line {
     rows_read: u64,
     restarts: u64,
     restarting: Option<Restarting>,
+    bad_rows: u64,
+    behind_ms: Option<i64>,
+    bottleneck: Option<Bottleneck>,
     checkpoint_ms: Option<i64>,
     failure: Option<String>,
     refusal: Option<String>,
+}
+
+/// What is too slow for its rows.
+#[derive(Deserialize)]
+struct Bottleneck {
+    sentence: String,
 }
 
 /// A pipeline.
@@ -166,6 +171,7 @@ struct Revision {
     digest: String,
     started_ms: i64,
     nodes: Vec<Node>,
+    bottleneck: Option<Bottleneck>,
     state: Option<State>,
 }
 
@@ -179,8 +185,23 @@ struct Node {
     rejected: u64,
     failed: u64,
     watermark_ms: Option<i64>,
-    busy_ms: f64,
-    blocked_ms: f64,
+    load: Option<Load>,
+    held_back_by: Option<HeldBackBy>,
+}
+
+/// The parts of their time in which its tasks work, wait for those behind them, and do neither.
+#[derive(Deserialize)]
+struct Load {
+    busy: f64,
+    blocked: f64,
+    idle: f64,
+}
+
+/// The partition that holds back a watermark.
+#[derive(Deserialize)]
+struct HeldBackBy {
+    partition: String,
+    last_row_ms: i64,
 }
 
 #[derive(Deserialize)]
@@ -196,17 +217,6 @@ struct LastCheckpoint {
     bytes: u64,
     completed_ms: i64,
     milliseconds: u64,
-}
-
-#[derive(Deserialize)]
-struct Graph {
-    nodes: Vec<GraphNode>,
-}
-
-#[derive(Deserialize)]
-struct GraphNode {
-    name: String,
-    tasks: u32,
 }
 
 #[derive(Deserialize)]
@@ -286,17 +296,17 @@ fn list(lines: Vec<Line>) -> String {
     let rows = lines.into_iter().map(|line| {
         let restarting = line.restarting.map(|it| it.to_text(now_ms));
         let wrong = restarting.or(line.failure).or(line.refusal);
+        let wrong = wrong.or(line.bottleneck.map(|it| it.sentence));
         vec![
             line.name,
             line.phase,
             span(now_ms.saturating_sub(line.since_ms)),
             line.rows_read.to_string(),
+            of_bad(line.bad_rows),
+            line.behind_ms.map_or_else(|| "-".to_owned(), span),
             line.checkpoint_ms
                 .map_or_else(|| "-".to_owned(), |made_ms| ago(made_ms, now_ms)),
-            match line.restarts {
-                0 => "-".to_owned(),
-                restarts => restarts.to_string(),
-            },
+            of_bad(line.restarts),
             cut(&wrong.unwrap_or_default(), REASON_CHARS),
         ]
     });
@@ -305,11 +315,21 @@ fn list(lines: Vec<Line>) -> String {
         "phase",
         "for",
         ">rows read",
+        ">bad",
+        ">behind",
         "checkpoint",
         ">restarts",
         "",
     ];
     table(&header, rows)
+}
+
+/// How often something has happened that should not.
+fn of_bad(count: u64) -> String {
+    match count {
+        0 => "-".to_owned(),
+        count => count.to_string(),
+    }
 }
 
 fn checkpoints(list: Vec<Checkpoint>) -> String {
@@ -338,10 +358,9 @@ fn show(client: &Client, pipeline: &str, is_json: bool) -> Result<(), CliError> 
         return client.show(&answer, |view: View| to_text(&view, &[]));
     }
     let before = Instant::now();
-    let graph: Graph = client.get(&[pipeline, "graph"], &[])?.read()?;
     std::thread::sleep(RATE_OVER);
     let second: View = client.get(&[pipeline], &[])?.read()?;
-    let rates = rates(&first, &second, &graph, before.elapsed());
+    let rates = rates(&first, &second, before.elapsed());
     super::print(&to_text(&second, &rates))
 }
 
@@ -349,33 +368,21 @@ fn show(client: &Client, pipeline: &str, is_json: bool) -> Result<(), CliError> 
 struct Rate {
     rows_in: f64,
     rows_out: f64,
-    /// The parts of their time in which its tasks work, and wait for those behind them.
-    busy: f64,
-    blocked: f64,
 }
 
 /// By node; empty where another revision runs since the first look.
-fn rates(first: &View, second: &View, graph: &Graph, passed: Duration) -> Vec<Rate> {
+fn rates(first: &View, second: &View, passed: Duration) -> Vec<Rate> {
     let (Some(first), Some(second)) = (&first.revision, &second.revision) else {
         return Vec::new();
     };
     if first.started_ms != second.started_ms || first.nodes.len() != second.nodes.len() {
         return Vec::new();
     }
-    let seconds = passed.as_secs_f64();
+    let rate = |then: u64, now: u64| now.saturating_sub(then) as f64 / passed.as_secs_f64();
     let nodes = first.nodes.iter().zip(&second.nodes);
-    let rated = nodes.map(|(then, now)| {
-        let tasks = graph.nodes.iter().find(|node| node.name == now.name);
-        let tasks = tasks.map_or(1, |node| node.tasks.max(1));
-        let rate = |then: u64, now: u64| now.saturating_sub(then) as f64 / seconds;
-        let part =
-            |then: f64, now: f64| ((now - then) / 1e3 / seconds / f64::from(tasks)).clamp(0.0, 1.0);
-        Rate {
-            rows_in: rate(then.rows_in, now.rows_in),
-            rows_out: rate(then.rows_out, now.rows_out),
-            busy: part(then.busy_ms, now.busy_ms),
-            blocked: part(then.blocked_ms, now.blocked_ms),
-        }
+    let rated = nodes.map(|(then, now)| Rate {
+        rows_in: rate(then.rows_in, now.rows_in),
+        rows_out: rate(then.rows_out, now.rows_out),
     });
     rated.collect()
 }
@@ -429,6 +436,7 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
         ">out/s",
         ">busy",
         ">blocked",
+        ">idle",
         "watermark",
         ">behind",
         ">late",
@@ -438,41 +446,30 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
     let rows = revision.nodes.iter().enumerate();
     let rows = rows.map(|(at, node)| node_row(node, rates.get(at), now_ms));
     text += &format!("\n{}", table(&header, rows));
-    text += &bottleneck(&revision.nodes, rates).unwrap_or_default();
-    text
-}
-
-/// Which node holds back the others, if one does.
-fn bottleneck(nodes: &[Node], rates: &[Rate]) -> Option<String> {
-    let rated = || nodes.iter().zip(rates);
-    let blocked = rated().filter(|(_, rate)| rate.blocked > BLOCKED_PART);
-    let blocked: Vec<&str> = blocked.map(|(node, _)| node.name.as_str()).collect();
-    let (busiest, rate) = rated().max_by(|(_, one), (_, other)| one.busy.total_cmp(&other.busy))?;
-    let busy = format!("{:.0}% of its time", rate.busy * 100.0);
-    let name = &busiest.name;
-    match (rate.busy > BUSY_PART, blocked.is_empty()) {
-        (true, true) => Some(format!(
-            "{name} works for {busy}: more rows would wait for it\n"
-        )),
-        (true, false) => Some(format!(
-            "{name} works for {busy}, and holds back {}\n",
-            blocked.join(", ")
-        )),
-        (false, false) => Some(format!(
-            "{} wait for what is behind them, which is no operator: a sink, or a checkpoint\n",
-            blocked.join(", ")
-        )),
-        (false, true) => None,
+    if let Some(bottleneck) = &revision.bottleneck {
+        text += &format!("{}\n", bottleneck.sentence);
     }
+    // Sinks have what all sources before them have.
+    let sources = revision.nodes.iter().filter(|node| node.role == "source");
+    for node in sources {
+        if let Some(HeldBackBy { partition, last_row_ms }) = &node.held_back_by {
+            let last = ago(*last_row_ms, now_ms);
+            text += &format!(
+                "the watermark of {} is that of its partition {partition}, whose last row came {last}\n",
+                node.name
+            );
+        }
+    }
+    text
 }
 
 fn node_row(node: &Node, rate: Option<&Rate>, now_ms: i64) -> Vec<String> {
     let absent = || "-".to_owned();
     let (is_sink, is_operator) = (node.role == "sink", node.role == "operator");
     let rate_of = |part: fn(&Rate) -> f64| rate.map_or_else(absent, |rate| short(part(rate)));
-    let of_bad = |count: u64| match count {
-        0 => absent(),
-        count => count.to_string(),
+    let part_of = |part: fn(&Load) -> f64| {
+        let load = node.load.as_ref();
+        load.map_or_else(absent, |load| format!("{:.0}%", part(load) * 100.0))
     };
     vec![
         node.name.clone(),
@@ -487,13 +484,17 @@ fn node_row(node: &Node, rate: Option<&Rate>, now_ms: i64) -> Vec<String> {
             true => absent(),
             false => rate_of(|rate| rate.rows_out),
         },
-        match rate {
-            Some(rate) if is_operator => format!("{:.0}%", rate.busy * 100.0),
-            _ => absent(),
+        match is_operator {
+            true => part_of(|load| load.busy),
+            false => absent(),
         },
-        match rate {
-            Some(rate) if !is_sink => format!("{:.0}%", rate.blocked * 100.0),
-            _ => absent(),
+        match is_sink {
+            true => absent(),
+            false => part_of(|load| load.blocked),
+        },
+        match is_operator {
+            true => part_of(|load| load.idle),
+            false => absent(),
         },
         node.watermark_ms.map_or_else(absent, time),
         node.watermark_ms

@@ -376,7 +376,7 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
             short(&operator_now.digest),
         ),
         (
-            "arguments",
+            "parameters",
             listed(&operator_then.arguments),
             listed(&operator_now.arguments),
         ),
@@ -659,7 +659,7 @@ mod tests {
             said,
             [
                 "its plugin was sha256:1 and is now sha256:2",
-                "its arguments was empty and is now least = 3"
+                "its parameters were empty and are now least = 3"
             ]
         );
         assert_eq!(state, StateChange::Kept);

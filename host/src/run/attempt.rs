@@ -398,6 +398,7 @@ impl Attempt<'_> {
             node: first,
             reader: Box::new(reader),
             progress: self.revision.nodes[first].clone(),
+            task: index,
             has_ended: false,
         };
         let entry = wiring.routers(first, index).swap_remove(MAIN_OUTPUT);

@@ -23,6 +23,8 @@ mod letters;
 mod plugins;
 /// Lists checkpoints, and finds the one to go back to.
 mod checkpoints;
+/// Shows what changes have changed in a pipeline's file.
+mod changes;
 
 use std::fs;
 use std::io;
@@ -55,6 +57,7 @@ use self::body::json;
 use self::problem::Problem;
 use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
+use super::content;
 use super::host::{Host, Proposal};
 use super::hosted::{Hosted, Phase, Running};
 use super::store;
@@ -160,6 +163,9 @@ fn described(description: &OpenApi) -> Value {
     });
     json["security"] = json!([{}, { "token": [] }, { "password": [] }]);
     let schema = json!({ "$ref": "#/components/schemas/Problem" });
+    // Neither both nor none.
+    json["components"]["schemas"]["WantedReplay"]["oneOf"] =
+        json!([{ "required": ["letters"] }, { "required": ["matching"] }]);
     let paths = json["paths"].as_object_mut().into_iter().flatten();
     for (_, operations) in paths {
         for (_, operation) in operations.as_object_mut().into_iter().flatten() {
@@ -201,6 +207,8 @@ fn routes() -> (Router<Arc<Host>>, OpenApi) {
         .routes(routes!(pipeline, put, delete))
         .routes(routes!(propose))
         .routes(routes!(graph))
+        .routes(routes!(file))
+        .routes(routes!(changes::diff))
         .routes(routes!(state::state))
         .routes(routes!(tail::tail))
         .routes(routes!(letters::letters))
@@ -320,8 +328,9 @@ fn running(pipeline: &Hosted) -> Result<Running, Problem> {
     (status = 200, body = [PipelineLine]),
 ))]
 async fn pipelines(State(host): State<Arc<Host>>) -> Json<Vec<PipelineLine>> {
-    let pipelines = host.pipelines();
-    Json(pipelines.iter().map(|it| PipelineLine::of(it)).collect())
+    let (pipelines, now_ms) = (host.pipelines(), host.context().clock.now_ms());
+    let lines = pipelines.iter().map(|it| PipelineLine::of(it, now_ms));
+    Json(lines.collect())
 }
 
 /// One pipeline: its nodes with their counts, its checkpoints, its changes
@@ -418,6 +427,22 @@ async fn delete(Named(pipeline): Named) -> Result<StatusCode, Problem> {
     let deleted = block_in_place(|| paths::remove(&pipeline.file));
     deleted.map_err(|error| Problem::internal(&error))?;
     Ok(StatusCode::ACCEPTED)
+}
+
+/// A pipeline's file as it is now; with tokens, for the role `admin` alone
+#[utoipa::path(get, path = "/api/v1/pipelines/{name}/file", params(("name" = String, Path)), responses(
+    (status = 200, body = String, content_type = "application/toml"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn file(Named(pipeline): Named) -> Result<Response, Problem> {
+    let text = block_in_place(|| content::read_text(&pipeline.file));
+    let text = text.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Problem::not_found("the pipeline's file is gone"),
+        _ => Problem::internal(&error),
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/toml")], text).into_response())
 }
 
 /// What a file would change, without changing anything
@@ -616,7 +641,7 @@ mod tests {
     fn the_description_has_every_path_with_its_answers() {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
-        assert_eq!(paths.len(), 19, "{paths:?}");
+        assert_eq!(paths.len(), 21, "{paths:?}");
         let json = described(&description);
         let operations = json["paths"].as_object().expect("paths");
         for (path, methods) in operations {
@@ -642,5 +667,10 @@ mod tests {
             assert_eq!(letters["type"], "array", "{body}: {letters}");
             assert_eq!(letters["minItems"], 1, "{body}: {letters}");
         }
+        let replay = &json["components"]["schemas"]["WantedReplay"];
+        let either = json!([{ "required": ["letters"] }, { "required": ["matching"] }]);
+        assert_eq!(replay["oneOf"], either, "{replay}");
+        let matching = &replay["properties"]["matching"];
+        assert_eq!(matching["$ref"], "#/components/schemas/Matching", "no null");
     }
 }

@@ -90,7 +90,8 @@ impl Content {
     }
 }
 
-fn read_text(file: &Path) -> io::Result<String> {
+/// Reads a pipeline's file.
+pub fn read_text(file: &Path) -> io::Result<String> {
     let found = fs::metadata(file)?;
     if !found.is_file() || found.len() > FILE_BYTES_MAX {
         return Err(io::Error::other(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, block_in_place, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
@@ -32,8 +32,14 @@ use crate::traces;
 /// How often a new revision is looked at until it has held.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// How often it is looked at how busy nodes are.
+const LOOK_AT_LOAD_EVERY: Duration = Duration::from_secs(1);
+
 /// Runs what is wanted of a pipeline until it leaves.
 pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
+    // Until it leaves.
+    let mut watching = JoinSet::new();
+    watching.spawn(watch_load(hosted.clone()));
     let course = Course {
         wanted: hosted.wanted(),
         hosted,
@@ -50,6 +56,15 @@ pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
     };
     let span = tracing::error_span!("of", pipeline = course.hosted.name);
     course.follow().instrument(span).await;
+}
+
+async fn watch_load(hosted: Arc<Hosted>) {
+    let mut looks = tokio::time::interval(LOOK_AT_LOAD_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        hosted.look_at_load();
+    }
 }
 
 /// A content to run next.
@@ -348,6 +363,7 @@ impl Course {
                     ledger.record(change);
                 }
             });
+            self.keep_text(content);
         }
     }
 
@@ -360,6 +376,7 @@ impl Course {
         ChangeRecord {
             at_ms: self.context.clock.now_ms(),
             digest: content.digest.clone(),
+            then: self.held.as_ref().map(|held| held.content.digest.clone()),
             by: None,
             outcome,
             why,
@@ -851,6 +868,16 @@ impl Course {
         }
         self.hosted.tell(News::Change(change.clone()));
         self.remember(|ledger| ledger.record(change));
+        self.keep_text(&trial.next.planned.content);
+    }
+
+    /// Keeps a content's file, beside the history that has it.
+    fn keep_text(&self, content: &Content) {
+        let store = &self.context.store;
+        let kept = block_in_place(|| store.keep_text(&self.hosted.name, content));
+        if let Err(error) = kept {
+            self.log(&error);
+        }
     }
 
     /// Changes the ledger. One that cannot be written is logged: the pipeline runs on.

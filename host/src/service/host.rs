@@ -6,7 +6,7 @@
 //! system tells of them: notifications do not tell that a link leads elsewhere now, nor
 //! that another machine has written to a network's disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
@@ -28,6 +28,7 @@ use super::revision::Planned;
 use super::shadow::compare;
 use super::store::{BY_FILES, Store};
 use super::uploads::Uploads;
+use crate::config::{NAMES, is_name};
 use crate::sink::dead_letter::kept::Index;
 use crate::stop::Stop;
 
@@ -300,6 +301,8 @@ impl Host {
         };
         let mut running = JoinSet::new();
         let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
+        // Files that it was said of that they are no pipelines.
+        let mut told = BTreeSet::new();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut can_look, mut count) = (true, 0);
@@ -308,7 +311,7 @@ impl Host {
                 _ = looks.tick() => {}
                 () = self.stop.wait() => break,
             }
-            let looked = block_in_place(|| self.look(&folder, &mut watched, &mut running));
+            let looked = block_in_place(|| self.look(&folder, &mut told, &mut watched, &mut running));
             if let (Err(error), true) = (&looked, can_look) {
                 let folder = folder.display();
                 tracing::error!("pipelines run on as they are: {folder} cannot be read: {error}");
@@ -329,10 +332,19 @@ impl Host {
     fn look(
         &self,
         folder: &Path,
+        told: &mut BTreeSet<String>,
         watched: &mut BTreeMap<String, Watched>,
         running: &mut JoinSet<()>,
     ) -> io::Result<()> {
-        let there = names(folder)?;
+        let Found {
+            names: there,
+            misnamed,
+        } = found(folder)?;
+        for file in misnamed.difference(told) {
+            let file = folder.join(file);
+            tracing::error!("{file:?} is no pipeline, for its name: {NAMES}; rename it");
+        }
+        *told = misnamed;
         for name in &there {
             let known = watched.entry(name.clone()).or_default();
             known.away = 0;
@@ -415,17 +427,30 @@ fn file_in(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.toml"))
 }
 
-/// The names of the pipelines whose files are in the folder.
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+/// The files of a folder.
+#[derive(Default)]
+struct Found {
+    /// The names of the pipelines.
+    names: Vec<String>,
+    /// Those that would be pipelines under another name.
+    misnamed: BTreeSet<String>,
+}
+
+/// What is in the folder.
+fn found(folder: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
     for file in fs::read_dir(folder)? {
         let file = file?.file_name();
-        let name = file.to_str().and_then(|file| file.strip_suffix(".toml"));
-        names.extend(
-            name.filter(|name| !name.starts_with('.'))
-                .map(str::to_owned),
-        );
+        let file = file.to_string_lossy();
+        let name = file.strip_suffix(".toml");
+        match name.filter(|name| !name.starts_with('.')) {
+            Some(name) if is_name(name) => found.names.push(name.to_owned()),
+            Some(_) => {
+                found.misnamed.insert(file.into_owned());
+            }
+            None => {}
+        }
     }
-    names.sort_unstable();
-    Ok(names)
+    found.names.sort_unstable();
+    Ok(found)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::claims::Claims;
 use super::content::Content;
+use super::load::LoadHistory;
 use super::recent::Recent;
 use super::revision::{Planned, States};
 use super::store::{ChangeRecord, Store};
@@ -64,6 +65,8 @@ pub struct Hosted {
     shown: Mutex<Shown>,
     /// Of all its runs.
     pub restarts: Arc<Restarts>,
+    /// How busy its nodes were lately.
+    pub load: LoadHistory,
     /// What it and those beside it have of files.
     pub(super) claims: Arc<Claims>,
     news: broadcast::Sender<News>,
@@ -231,6 +234,7 @@ impl Hosted {
                 refusal: None,
             }),
             restarts: Arc::default(),
+            load: LoadHistory::default(),
             claims: Arc::default(),
             news: broadcast::Sender::new(NEWS_MAX),
         }
@@ -336,6 +340,14 @@ impl Hosted {
                 restarting: None,
             },
         }
+    }
+
+    /// Looks at how busy its nodes are.
+    pub(super) fn look_at_load(&self) {
+        let runs = matches!(self.phase().phase, Phase::Running | Phase::Probation);
+        let running = self.lock().running.clone().filter(|_| runs);
+        let nodes = running.map_or_else(Vec::new, |running| running.nodes);
+        self.load.look(nodes, Instant::now());
     }
 
     /// What is wanted of it, as that changes.

@@ -2,8 +2,8 @@
 //! it may have to go back to, with their plugins.
 //!
 //! Layout, version 1: `pipelines/NAME/ledger.json`, `pipelines/NAME/letters.json`,
-//! `pipelines/NAME/contents/DIGEST.json`, `plugins/DIGEST.wasm`, `uploads`. Files are
-//! replaced as a whole.
+//! `pipelines/NAME/contents/DIGEST.json`, `pipelines/NAME/texts/DIGEST.toml`,
+//! `plugins/DIGEST.wasm`, `uploads`. Files are replaced as a whole.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -30,6 +30,8 @@ pub const BY_FILES: &str = "files";
 pub const BY_HTTP: &str = "http";
 /// More changes are not remembered.
 const CHANGES_MAX: usize = 100;
+/// Of the files of older changes, so many bytes are kept.
+const TEXTS_BYTES_MAX: u64 = 4 << 20;
 const VERSION: u32 = 1;
 
 /// The data folder.
@@ -66,6 +68,10 @@ pub struct ChangeRecord {
     pub at_ms: i64,
     /// Of the new content.
     pub digest: String,
+    /// Of the content that was to be gone back to; absent for the first one, and in what older
+    /// versions have written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<String>,
     /// Who has asked for it: the name of a token, `http` where the host has none, or `files`
     /// where its file or a plugin was found changed. Absent in what older versions have
     /// written.
@@ -271,6 +277,52 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps the file of a content, so that changes can be compared, and those of the changes
+    /// before, the newest first, as far as there is room.
+    pub fn keep_text(&self, pipeline: &str, content: &Content) -> io::Result<()> {
+        let folder = self.of(pipeline).join("texts");
+        make_folder(&folder)?;
+        let name = file_name(&content.digest, "toml");
+        if !folder.join(&name).exists() {
+            write(&folder, &name, content.text.as_bytes(), None)?;
+        }
+        let ledger = self.ledger(pipeline)?;
+        let changes = ledger.changes.iter().rev();
+        let digests = changes.flat_map(|change| [Some(&change.digest), change.then.as_ref()]);
+        let mut kept = BTreeSet::from([name]);
+        let mut bytes = content.text.len() as u64;
+        for digest in digests.flatten() {
+            let name = file_name(digest, "toml");
+            let Ok(found) = fs::metadata(folder.join(&name)) else {
+                continue;
+            };
+            if !kept.contains(&name) && bytes + found.len() <= TEXTS_BYTES_MAX {
+                bytes += found.len();
+                kept.insert(name);
+            }
+        }
+        for found in fs::read_dir(&folder)? {
+            let found = found?;
+            if !kept.contains(&*found.file_name().to_string_lossy()) {
+                paths::remove(&found.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of a content, if it is kept.
+    pub fn text(&self, pipeline: &str, digest: &str) -> io::Result<Option<String>> {
+        let path = self.of(pipeline).join("texts");
+        match fs::read_to_string(path.join(file_name(digest, "toml"))) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // An older version has run it.
+                Ok(self.content(pipeline, digest).ok().map(|content| content.text))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// As long as somebody has what it returns, no plugin is deleted: between reading a
     /// content and wanting it, nothing else says that its plugins are needed.
     pub fn holding_plugins(&self) -> RwLockReadGuard<'_, ()> {
@@ -378,6 +430,7 @@ mod tests {
         ChangeRecord {
             at_ms: 0,
             digest: digest.to_owned(),
+            then: None,
             by: Some("files".to_owned()),
             outcome,
             why: (outcome == ChangeOutcome::TakenBack).then(|| "it traps".to_owned()),
@@ -444,6 +497,17 @@ mod tests {
         assert_eq!(ledger.taken_back("sha256:1"), None);
         store.write_ledger("shop", &ledger).expect("writable");
         assert_eq!(store.ledger("shop").expect("readable"), ledger);
+        let text = |digest| store.text("shop", digest).expect("readable");
+        let keep = |text: &str| {
+            let kept = store.keep_text("shop", &content(text, "sha256:a"));
+            kept.expect("writable");
+        };
+        for digest in ["1", "2", "unknown", "2"] {
+            keep(digest);
+        }
+        assert_eq!(text("sha256:1").as_deref(), Some("1"));
+        assert_eq!(text("sha256:2").as_deref(), Some("2"));
+        assert_eq!(text("sha256:unknown"), None, "no change has it");
         for _ in 0..200 {
             ledger.record(change("sha256:3", ChangeOutcome::Refused));
         }

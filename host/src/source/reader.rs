@@ -26,6 +26,7 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, S
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
 use crate::plan::{EventTime, SourcePlan};
+use crate::progress::SlowestPartition;
 use crate::timestamp::CutTimes;
 
 /// How often a silent source checks the clock, which need not be the system's.
@@ -323,6 +324,22 @@ impl SourceReader {
         if self.wants_commits() {
             self.input.committed(&self.snapshot_positions);
         }
+    }
+
+    /// Whether it finds the event times itself.
+    pub fn finds_times(&self) -> bool {
+        !matches!(self.times, Times::Operator)
+    }
+
+    /// The partition that holds back the watermark. Where an operator finds the event times,
+    /// that is known of the rows which it has seen.
+    pub fn slowest(&self) -> Option<SlowestPartition> {
+        let lowest = self.watermarks.lock().lowest()?;
+        Some(SlowestPartition {
+            name: self.positions.get(lowest.partition)?.0.clone(),
+            watermark_ms: lowest.watermark_ms,
+            last_row_ms: lowest.last_row_ms,
+        })
     }
 
     /// Notes how long it took until a batch was taken.

@@ -77,11 +77,11 @@ impl FieldChange {
 
 impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "its {} was {} and is now {}",
-            self.field, self.then, self.now
-        )
+        let FieldChange { field, then, now } = self;
+        match *field {
+            "columns" | "parameters" => write!(f, "its {field} were {then} and are now {now}"),
+            _ => write!(f, "its {field} was {then} and is now {now}"),
+        }
     }
 }
 

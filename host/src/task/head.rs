@@ -24,6 +24,8 @@ pub enum Head {
         node: NodeId,
         reader: Box<SourceReader>,
         progress: Arc<NodeProgress>,
+        /// Its number among those of the source.
+        task: usize,
         /// The source has no more rows, and waits for the last checkpoint.
         has_ended: bool,
     },
@@ -80,6 +82,7 @@ impl Head {
                 node,
                 reader,
                 progress,
+                task,
                 has_ended,
             } => {
                 let pulled = tokio::select! {
@@ -101,6 +104,8 @@ impl Head {
                     }, if !*has_ended => pulled?,
                 };
                 let Some(pulled) = pulled else {
+                    progress.set_idle(*task);
+                    progress.set_slowest(*task, None);
                     if checkpoints.is_none() {
                         return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
                     }
@@ -133,6 +138,7 @@ impl Head {
                 {
                     tracing::warn!("{misspelt}");
                 }
+                progress.set_slowest(*task, reader.slowest());
                 progress.add_dead_letters(&pulled.dead_letters);
                 dead_letters.extend(pulled.dead_letters);
                 Ok(pulled
@@ -144,8 +150,17 @@ impl Head {
                             progress.ledger.left(MAIN_OUTPUT, batch.rows());
                             Incoming::Batch(Inlet::default(), batch)
                         }
-                        Element::Watermark(watermark) => Incoming::Watermark(watermark),
-                        Element::Idle => Incoming::Idle,
+                        Element::Watermark(watermark) => {
+                            // An operator that finds the times tells most of its watermarks.
+                            if reader.finds_times() {
+                                progress.set_watermark(*task, watermark);
+                            }
+                            Incoming::Watermark(watermark)
+                        }
+                        Element::Idle => {
+                            progress.set_idle(*task);
+                            Incoming::Idle
+                        }
                         Element::Barrier(barrier) => Incoming::Barrier(barrier, Vec::new()),
                         Element::End => Incoming::End,
                     })

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
@@ -29,6 +29,12 @@ use crate::service::tokens::{Role, Tokens};
 const WRONG_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
 /// What is answered to everybody, and asked again and again.
 pub const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// What has the texts of pipelines' files, which may have passwords in them.
+const FILES: [&str; 2] = [
+    "/api/v1/pipelines/{name}/file",
+    "/api/v1/pipelines/{name}/changes/{digest}/diff",
+];
 
 type Limiter = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>;
 
@@ -112,9 +118,11 @@ impl Access {
         };
         match tokens.bearer(&token) {
             Some((name, Role::Admin)) => Ok(Caller(name)),
-            Some((name, Role::Read)) if reads(request.method()) => Ok(Caller(name)),
+            Some((name, Role::Read)) if reads(request.method()) && !is_of_file(request) => {
+                Ok(Caller(name))
+            }
             Some((_, Role::Read)) => Err(Problem::forbidden(
-                "the token may only look: this needs one with the role `admin`",
+                "the token may only look, and not at files: this needs one with the role `admin`",
             )),
             None => Err(match self.wrong.check_key(&peer) {
                 Ok(()) => Problem::unauthorized("there is no such token"),
@@ -130,6 +138,24 @@ impl Access {
 #[derive(Clone)]
 pub struct Caller(pub String);
 
+/// What a request that lasts was answered by.
+#[derive(Clone)]
+pub struct Session {
+    access: Arc<Access>,
+    token: Option<String>,
+}
+
+impl Session {
+    /// Whether it would still be answered: its token may have been removed.
+    pub fn holds(&self) -> bool {
+        match (&self.access.rules().tokens, &self.token) {
+            (None, _) => true,
+            (Some(tokens), Some(token)) => tokens.bearer(token).is_some(),
+            (Some(_), None) => false,
+        }
+    }
+}
+
 /// Answers a request, or says why not.
 pub async fn check(
     State(access): State<Arc<Access>>,
@@ -139,7 +165,12 @@ pub async fn check(
 ) -> Response {
     match access.caller(peer.ip(), &request) {
         Ok(caller) => {
+            let session = Session {
+                token: token(request.headers()),
+                access,
+            };
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(session);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -149,6 +180,12 @@ pub async fn check(
 /// Whether such a request changes nothing.
 fn reads(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
+}
+
+/// Whether it asks for a pipeline's file.
+fn is_of_file(request: &Request) -> bool {
+    let path = request.extensions().get::<MatchedPath>();
+    path.is_some_and(|path| FILES.contains(&path.as_str()))
 }
 
 /// The token that a request brings.

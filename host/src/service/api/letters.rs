@@ -21,6 +21,7 @@ use super::problem::Problem;
 use super::{Named, blocking, checkpoints, running};
 use crate::dead_letter::DeadLetter;
 use crate::plan::Plan;
+use crate::quantity::show_bytes;
 use crate::service::host::Host;
 use crate::service::hosted::{Hosted, Phase};
 use crate::service::letters::{LetterStatus, Letters, ReplayRecord, ReplayRow, WantedStatus};
@@ -36,7 +37,7 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 const INDEX_MAX: usize = 2_000_000;
 /// A file in which letters are moved meanwhile is read anew so many times.
 const READINGS_MAX: usize = 3;
-/// A replay has at most so many letters, with so many bytes of rows.
+/// A replay has at most so many letters, with so many bytes of rows, unless it has only one.
 const REPLAY_MAX: usize = 10_000;
 const REPLAY_BYTES_MAX: usize = 64 << 20;
 /// So many letters are named that were left out of a replay.
@@ -241,7 +242,8 @@ fn unreadable(path: &FilePath, error: &io::Error) -> Problem {
     Problem::internal(&format!("{} cannot be read: {error}", path.display()))
 }
 
-/// Which dead letters to replay: those that are named, or all open ones of a node or kind.
+/// Which dead letters to replay: those that are named, or all open ones of a node or kind; the
+/// description says that one of the two is given.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WantedReplay {
@@ -249,6 +251,7 @@ struct WantedReplay {
     #[schema(value_type = Option<Vec<WantedLetter>>, nullable = false, min_items = 1)]
     letters: Option<Vec<Object<WantedLetter>>>,
     #[serde(default, deserialize_with = "object")]
+    #[schema(value_type = Option<Matching>, nullable = false)]
     matching: Option<Matching>,
 }
 
@@ -277,6 +280,8 @@ where
 struct Matching {
     node: Option<String>,
     kind: Option<String>,
+    /// The `until` of the answer before: letters that have come since do not count.
+    until: Option<String>,
 }
 
 /// A replay that was taken.
@@ -287,6 +292,12 @@ struct TakenReplay {
     letters: usize,
     /// Letters that match, and cannot be replayed; 100 at most.
     left: Vec<LeftLetter>,
+    /// How many more match: a replay has a part of them, the oldest. When it is done, the same
+    /// request with `until` replays the next part.
+    more: usize,
+    /// The newest letter that matches, if there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -355,24 +366,81 @@ fn take_replay(
                 "another replay is under way: wait for its end",
             ));
         }
-        let (rows, left) = wanted.rows(plan, &pipeline.name, known)?;
-        let letters = rows.len();
-        let replay = known.open(rows, context.clock.now_ms());
+        let found = wanted.rows(plan, &pipeline.name, known, Part::MAX)?;
+        let letters = found.rows.len();
+        let replay = known.open(found.rows, context.clock.now_ms());
         Ok(TakenReplay {
             replay,
             letters,
-            left,
+            left: found.left,
+            more: found.more,
+            until: found.newest.filter(|_| found.more > 0),
         })
     })?;
     pipeline.replay();
     Ok(taken)
 }
 
-/// The rows of a replay, and the letters that were left out.
-type Found = (Vec<ReplayRow>, Vec<LeftLetter>);
+/// How much a replay has at most.
+#[derive(Clone, Copy)]
+struct Part {
+    letters: usize,
+    bytes: usize,
+}
+
+impl Part {
+    const MAX: Part = Part {
+        letters: REPLAY_MAX,
+        bytes: REPLAY_BYTES_MAX,
+    };
+}
+
+/// What a replay has of the letters that are wanted.
+#[derive(Default)]
+struct Found {
+    rows: Vec<ReplayRow>,
+    bytes: usize,
+    left: Vec<LeftLetter>,
+    /// How many more match, if one of them can be replayed.
+    more: usize,
+    /// The newest that matches.
+    newest: Option<String>,
+}
+
+impl Found {
+    /// Takes a letter that matches. When the part is full, those that come then are counted.
+    fn take(&mut self, id: String, row: impl FnOnce() -> Result<ReplayRow, String>, part: Part) {
+        self.newest = Some(id.clone());
+        if self.more > 0 {
+            self.more += 1;
+            return;
+        }
+        match row() {
+            Ok(row) => {
+                let has_room = self.rows.len() < part.letters
+                    && self.bytes + row.row.len() <= part.bytes
+                    || self.rows.is_empty();
+                if has_room {
+                    self.bytes += row.row.len();
+                    self.rows.push(row);
+                } else {
+                    self.more = 1;
+                }
+            }
+            Err(why) if self.left.len() < LEFT_MAX => self.left.push(LeftLetter { id, why }),
+            Err(_) => {}
+        }
+    }
+}
 
 impl WantedReplay {
-    fn rows(&self, plan: &Plan, pipeline: &str, known: &Letters) -> Result<Found, Problem> {
+    fn rows(
+        &self,
+        plan: &Plan,
+        pipeline: &str,
+        known: &Letters,
+        part: Part,
+    ) -> Result<Found, Problem> {
         let mut named: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         for Object(letter) in self.letters.iter().flatten() {
             let row = letter.row.as_ref().map(|row| row.get());
@@ -383,60 +451,58 @@ impl WantedReplay {
                 )));
             }
         }
-        let (mut rows, mut left) = (Vec::new(), Vec::new());
-        let (mut settled, mut bytes) = (0, 0);
+        let mut found = Found::default();
+        let mut settled = 0;
         let mut refused = None;
         let statuses = known.statuses();
+        let until = self.matching.as_ref().and_then(|it| it.until.as_deref());
+        let mut is_over = false;
         read(plan, pipeline, |id, letter| {
             let edited = named.remove(id.as_str());
             let status = statuses.of(&id);
             settled += usize::from(status.is_settled());
-            let is_wanted = match (&self.matching, edited) {
-                (Some(Matching { node, kind }), _) => {
-                    let is_open = status == LetterStatus::Open;
-                    is_open
+            let is_last = until == Some(id.as_str());
+            match (&self.matching, edited) {
+                (Some(Matching { node, kind, .. }), _) => {
+                    let matches = status == LetterStatus::Open
                         && is(node.as_deref(), &letter.node)
-                        && is(kind.as_deref(), &letter.kind)
+                        && is(kind.as_deref(), &letter.kind);
+                    if matches && !is_over {
+                        let row = || row_of(plan, &id, &letter, None);
+                        found.take(id.clone(), row, part);
+                    }
                 }
+                (None, None) => {}
                 (None, Some(_)) if status != LetterStatus::Open => {
                     let why = format!("letter {id} is not open: see its `status`");
                     refused.get_or_insert(Problem::conflict(&why));
-                    false
                 }
-                (None, edited) => edited.is_some(),
-            };
-            if is_wanted && rows.len() <= REPLAY_MAX && bytes <= REPLAY_BYTES_MAX {
-                match row_of(plan, &id, &letter, edited.flatten()) {
-                    Ok(row) => {
-                        bytes += row.row.len();
-                        rows.push(row);
-                    }
-                    Err(why) if self.matching.is_some() => {
-                        if left.len() < LEFT_MAX {
-                            left.push(LeftLetter { id, why });
-                        }
-                    }
+                (None, Some(edited)) => match row_of(plan, &id, &letter, edited) {
+                    Ok(row) => found.take(id, || Ok(row), part),
                     Err(why) => {
                         let why = format!("letter {id} cannot be replayed: {why}");
                         refused.get_or_insert(Problem::refused(&why));
                     }
-                }
+                },
             }
+            is_over |= is_last;
         })?;
         if let Some(refused) = refused {
             return Err(refused);
         }
-        if let Some((unknown, _)) = named.first_key_value() {
+        let unknown = named.first_key_value().map(|(id, _)| *id);
+        if let Some(unknown) = unknown.or(until.filter(|_| !is_over)) {
             return Err(Problem::not_found(&format!("there is no letter {unknown}")));
         }
-        if rows.len() > REPLAY_MAX || bytes > REPLAY_BYTES_MAX {
+        if found.more > 0 && self.letters.is_some() {
             return Err(Problem::refused(&format!(
-                "these are more than {REPLAY_MAX} letters, or more than 64 MiB of rows: replay \
-                 them in parts"
+                "these are more than {} letters, or more than {} of rows: name fewer",
+                part.letters,
+                show_bytes(part.bytes as u64)
             )));
         }
-        if rows.is_empty() {
-            return Err(Problem::refused(match left.first() {
+        if found.rows.is_empty() {
+            return Err(Problem::refused(match found.left.first() {
                 Some(first) => &first.why,
                 None => "no open letter matches",
             }));
@@ -444,7 +510,7 @@ impl WantedReplay {
         known
             .check_room(settled)
             .map_err(|why| Problem::conflict(&why))?;
-        Ok((rows, left))
+        Ok(found)
     }
 }
 

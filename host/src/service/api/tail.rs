@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures_util::stream::{Stream, unfold};
@@ -17,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use utoipa::ToSchema;
 
+use super::access::Session;
 use super::problem::Problem;
 use super::{Named, running};
 use crate::batch::{Batch, NO_TIME};
@@ -33,7 +34,8 @@ use crate::tap::Listening;
 const RATE: u32 = 10;
 const RATE_MAX: u32 = 1_000;
 
-/// How often rows that were left out are told, and a new run of the pipeline is noticed.
+/// How often rows that were left out are told, and it is noticed that the pipeline runs anew or
+/// the token is gone.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -93,6 +95,7 @@ enum TailEvent {
 ))]
 pub async fn tail(
     State(host): State<Arc<Host>>,
+    Extension(session): Extension<Session>,
     Named(pipeline): Named,
     query: Result<Query<TailQuery>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
@@ -118,6 +121,7 @@ pub async fn tail(
         from,
         rate,
         pipeline,
+        session,
         stop: host.stop().clone(),
         ticks,
         ready: VecDeque::new(),
@@ -160,6 +164,7 @@ struct Tail {
     from: String,
     rate: u32,
     pipeline: Arc<Hosted>,
+    session: Session,
     stop: Stop,
     ticks: Interval,
     ready: VecDeque<Event>,
@@ -201,6 +206,9 @@ impl Tail {
 
     /// Tells how many rows were left out, and follows the pipeline to its next run.
     fn look_up(&mut self) {
+        if !self.session.holds() {
+            return self.end("its token is not valid any more");
+        }
         let rows = self.listening.take_left_out();
         if rows > 0 {
             self.push("left_out", &LeftOut { rows });

@@ -3,10 +3,11 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::hosted::{Failure, Hosted, Phase, PhaseNow};
+use super::super::hosted::{Failure, Hosted, Phase, PhaseNow, Running};
+use super::super::load::{Bottleneck, Shares};
 use super::super::store::{ChangeRecord, Ledger};
 use crate::checkpoint::coordinator::CompletedCheckpoint;
-use crate::progress::{NodeStatus, Restarting, Role, StateStatus};
+use crate::progress::{NodeStatus, Restarting, Role, SlowestPartition, StateStatus};
 
 /// A pipeline in a list.
 #[derive(Serialize, ToSchema)]
@@ -22,6 +23,15 @@ pub struct PipelineLine {
     /// Only in the phase `restarting`.
     #[serde(skip_serializing_if = "Option::is_none")]
     restarting: Option<Restarting>,
+    /// How many rows were rejected or failed since it was started.
+    bad_rows: u64,
+    /// How far the lowest watermark of its nodes is behind the clock; absent where there is none
+    /// or it does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind_ms: Option<i64>,
+    /// What is too slow for its rows; absent where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bottleneck: Option<Bottleneck>,
     /// When its last checkpoint was complete; absent where it has made none since it was
     /// started.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,12 +77,41 @@ struct RevisionView {
     /// What the planner warns of.
     #[serde(skip_serializing_if = "String::is_empty")]
     warnings: String,
-    nodes: Vec<NodeStatus>,
+    nodes: Vec<NodeView>,
+    /// What is too slow for its rows; absent where nothing is, or that is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bottleneck: Option<Bottleneck>,
     /// Absent where it makes no checkpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<StateStatus>,
     /// Those since it was started, oldest first.
     checkpoints: Vec<CheckpointView>,
+}
+
+/// A node, and how it does.
+#[derive(Serialize, ToSchema)]
+struct NodeView {
+    #[serde(flatten)]
+    status: NodeStatus,
+    /// In the last ten seconds; absent before it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load: Option<Shares>,
+    /// The partition that holds back its watermark; absent before the first row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_back_by: Option<HeldBackBy>,
+}
+
+/// The partition that holds back a watermark.
+#[derive(Clone, Serialize, ToSchema)]
+struct HeldBackBy {
+    source: String,
+    /// As in dead letters.
+    partition: String,
+    /// Absent before its first row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watermark_ms: Option<i64>,
+    /// When its last row came, or else when it was found.
+    last_row_ms: i64,
 }
 
 /// A complete checkpoint.
@@ -90,10 +129,14 @@ pub struct CheckpointView {
 }
 
 impl PipelineLine {
-    pub fn of(pipeline: &Hosted) -> PipelineLine {
+    pub fn of(pipeline: &Hosted, now_ms: i64) -> PipelineLine {
         let shown = pipeline.shown();
         let nodes = shown.running.iter().flat_map(|running| &running.nodes);
-        let sources = nodes.filter(|node| node.role == Role::Source);
+        let nodes: Vec<NodeStatus> = nodes.map(|node| node.snapshot()).collect();
+        let sources = nodes.iter().filter(|node| node.role == Role::Source);
+        let watermarks = nodes.iter().filter_map(|node| node.watermark_ms);
+        let loads = shown.running.as_ref();
+        let loads = loads.map(|running| pipeline.load.now(&running.planned.plan));
         let state = shown.running.as_ref().and_then(|it| it.state.as_ref());
         let checkpoint = state.and_then(|state| state.snapshot().checkpoint);
         let PhaseNow {
@@ -101,6 +144,7 @@ impl PipelineLine {
             since_ms,
             restarting,
         } = pipeline.phase();
+        let runs = matches!(phase, Phase::Running | Phase::Probation);
         PipelineLine {
             name: pipeline.name.clone(),
             phase,
@@ -108,7 +152,13 @@ impl PipelineLine {
             restarts: pipeline.restarts.count(),
             restarting,
             checkpoint_ms: checkpoint.map(|checkpoint| checkpoint.completed_ms),
-            rows_read: sources.map(|source| source.snapshot().rows_in).sum(),
+            rows_read: sources.map(|source| source.rows_in).sum(),
+            bad_rows: nodes.iter().map(|node| node.rejected + node.failed).sum(),
+            behind_ms: watermarks
+                .min()
+                .filter(|_| runs)
+                .map(|watermark_ms| now_ms.saturating_sub(watermark_ms)),
+            bottleneck: loads.and_then(|loads| loads.bottleneck),
             failure: shown.failure.map(|failure| failure.message),
             refusal: shown.refusal,
         }
@@ -118,18 +168,22 @@ impl PipelineLine {
 impl PipelineView {
     pub fn of(pipeline: &Hosted, ledger: Ledger) -> PipelineView {
         let shown = pipeline.shown();
-        let revision = shown.running.map(|running| RevisionView {
-            digest: running.planned.content.digest.clone(),
-            started_ms: running.started_ms,
-            warnings: running.planned.warnings.clone(),
-            nodes: running.nodes.iter().map(|node| node.snapshot()).collect(),
-            state: running.state.map(|state| state.snapshot()),
-            checkpoints: running
-                .pipeline
-                .history()
-                .iter()
-                .map(CheckpointView::of)
-                .collect(),
+        let revision = shown.running.map(|running| {
+            let loads = pipeline.load.now(&running.planned.plan);
+            RevisionView {
+                digest: running.planned.content.digest.clone(),
+                started_ms: running.started_ms,
+                warnings: running.planned.warnings.clone(),
+                nodes: nodes(&running, &loads.nodes),
+                bottleneck: loads.bottleneck,
+                state: running.state.map(|state| state.snapshot()),
+                checkpoints: running
+                    .pipeline
+                    .history()
+                    .iter()
+                    .map(CheckpointView::of)
+                    .collect(),
+            }
         });
         let PhaseNow {
             phase,
@@ -149,6 +203,30 @@ impl PipelineView {
             changes: ledger.changes,
         }
     }
+}
+
+fn nodes(running: &Running, loads: &[Shares]) -> Vec<NodeView> {
+    let plan = &running.planned.plan;
+    // By node, the slowest partition of the sources before it.
+    let mut slowest: Vec<Option<(&str, SlowestPartition)>> = Vec::with_capacity(plan.nodes.len());
+    for (node, progress) in plan.nodes.iter().zip(&running.nodes) {
+        let own = progress.slowest().map(|own| (&*node.name, own));
+        let before = node.edges().filter_map(|edge| slowest[edge.from].clone());
+        let all = before.chain(own);
+        slowest.push(all.min_by_key(|(_, it)| (it.watermark_ms, it.last_row_ms)));
+    }
+    let nodes = running.nodes.iter().zip(slowest).enumerate();
+    let nodes = nodes.map(|(at, (node, slowest))| NodeView {
+        status: node.snapshot(),
+        load: loads.get(at).copied(),
+        held_back_by: slowest.map(|(source, it)| HeldBackBy {
+            source: source.to_owned(),
+            partition: it.name.to_string(),
+            watermark_ms: Some(it.watermark_ms).filter(|&ms| ms > i64::MIN),
+            last_row_ms: it.last_row_ms,
+        }),
+    });
+    nodes.collect()
 }
 
 impl CheckpointView {
