@@ -15,10 +15,10 @@ mod certificate;
 mod signal;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName};
@@ -122,6 +122,21 @@ fn without_a_token_nothing_but_health_is_readable() {
         }
     }
     assert_eq!(ask(&by_reader, "GET", "/api/v1/pipelines/shop").0, 200);
+    // Files may have passwords in them.
+    let shop = ask(&by_admin, "GET", "/api/v1/pipelines/shop").1;
+    let digest = shop["changes"][0]["digest"].clone();
+    let digest = digest.as_str().expect("it has begun");
+    let diff = format!("/api/v1/pipelines/shop/changes/{digest}/diff");
+    for path in ["/api/v1/pipelines/shop/file", &diff] {
+        let (status, answer) = ask(&by_reader, "GET", path);
+        assert_eq!(status, 403, "{path}: {answer}");
+        let (status, text) = ask(&by_admin, "GET", path);
+        assert_eq!(status, 200, "{path}: {text}");
+        assert!(
+            text.as_str().expect("a text").contains("[sources."),
+            "{path}: {text}"
+        );
+    }
     assert_eq!(ask(&by_reader, "GET", "/").0, 200);
     assert_eq!(
         ask(&by_admin, "POST", "/api/v1/pipelines/shop/pause").0,
@@ -143,7 +158,33 @@ fn without_a_token_nothing_but_health_is_readable() {
     ]);
     assert_eq!(ask(&foreign, "POST", "/api/v1/pipelines/shop/start").0, 403);
 
+    // A tail ends with its token.
+    assert_eq!(
+        ask(&by_admin, "POST", "/api/v1/pipelines/shop/start").0,
+        202
+    );
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .args([
+            "tail",
+            "shop",
+            "totals",
+            "--host",
+            &format!("http://{}", service.address()),
+        ])
+        .env("SLUICEBOX_TOKEN", &admin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut rows = BufReader::new(tail.stdout.take().expect("it is piped")).lines();
+    rows.next().expect("a row").expect("readable");
     token(&file, &["remove", "operator"]).expect("it is there");
+    for row in rows {
+        row.expect("readable");
+    }
+    let ended = tail.wait_with_output().expect("it is ours");
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(told.contains("its token is not valid any more"), "{told}");
     let began = Instant::now();
     while ask(&by_admin, "GET", "/api/v1/pipelines").0 != 401 {
         assert!(began.elapsed() < WAIT, "the token is never gone");

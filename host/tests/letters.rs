@@ -296,6 +296,85 @@ fn letters_of_an_ended_pipeline_are_replayed() {
     assert!(letters(&service, "node=guarded").is_empty());
 }
 
+/// More than a replay has, all replayed by one command: each once, also those that fail again.
+#[test]
+fn many_letters_are_replayed_in_parts() {
+    const MANY: usize = 10_500;
+    let service = Service::start(&[]);
+    let rows = (0..MANY).map(|n| format!("{{\"id\":\"{}\",\"n\":{n}}}\n", n % 2));
+    fs::write(service.path("lines.jsonl"), rows.collect::<String>()).expect("writable");
+    let pipeline = |parameters: &str| {
+        format!(
+            r#"
+            name = "shop"
+            dead_letters = "../dead.jsonl"
+            plugins.hostile.path = "../plugins/hostile.wasm"
+            [checkpoints]
+            interval = "100ms"
+            [sources.lines]
+            type = "file"
+            path = "../lines.jsonl"
+            format = "json"
+            fields = {{ id = "utf8", n = "int64" }}
+            [operators.guarded]
+            plugin = "hostile.misbehave"
+            parameters = {{ {parameters} }}
+            input = "lines"
+            [sinks.of_guarded]
+            type = "file"
+            path = "../guarded.out"
+            format = "json"
+            input = "guarded"
+            "#
+        )
+    };
+    service.write("shop", &pipeline("mode = \"reject\""));
+    service.until_seen();
+    service.until_phase("ended");
+    let count = || service.get(&format!("{PATH}?limit=1"))["count"].clone();
+    assert_eq!(count(), MANY, "all were rejected");
+    service.write("shop", &pipeline("mode = \"reject\", at = \"1\""));
+    service.until("held", |_| service.outcomes().len() == 2);
+    service.until_phase("ended");
+    let output_of = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .args(arguments)
+            .env("SLUICEBOX_HOST", format!("http://{}", service.address()))
+            .output()
+            .expect("it runs")
+    };
+    let replayed = output_of(&["letters", "replay", "shop", "--all"]);
+    let told = String::from_utf8_lossy(&replayed.stdout).into_owned();
+    let error = String::from_utf8_lossy(&replayed.stderr);
+    assert!(replayed.status.success(), "{told}{error}");
+    for part in [
+        "replay 1: 10000 letters",
+        "500 more match",
+        "replay 2: 500 letters",
+    ] {
+        assert!(told.contains(part), "`{part}`: {told}");
+    }
+    assert_eq!(
+        count(),
+        MANY / 2,
+        "those that have failed again are new letters"
+    );
+    service.until_phase("ended");
+    let mut numbers: Vec<u64> = output(service.folder.path(), "guarded")
+        .iter()
+        .map(|line| {
+            let row: Value = serde_json::from_str(line).expect("a row");
+            row["n"].as_u64().expect("a number")
+        })
+        .collect();
+    numbers.sort_unstable();
+    let even: Vec<u64> = (0..MANY as u64).step_by(2).collect();
+    assert_eq!(numbers.len(), even.len());
+    assert!(numbers == even, "each came out once");
+    let unknown = json!({ "matching": { "until": "0123456789abcdef" } });
+    assert_eq!(replay(&service, &unknown).0, 404);
+}
+
 /// A row that an operator ends the pipeline for is no reason to end it for good.
 #[test]
 fn a_replay_that_ends_the_pipeline_is_taken_back() {

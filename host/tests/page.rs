@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use browser::Browser;
 use harness::Outcome;
+use serde_json::json;
 use service::Service;
 
 tests![
@@ -95,7 +96,22 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     browser.open(&format!("http://{}/", service.address()));
     browser.until_text("running");
     browser.until("document.querySelector('table.plugins td')?.innerText === 'hostile'");
-    browser.until("document.querySelector('td.number + td.number')?.innerText.endsWith('/s')");
+    let cells = "[...document.querySelectorAll('table.pipelines td')]";
+    browser.until(&format!(
+        "{cells}.some((cell) => cell.innerText.endsWith('/s'))"
+    ));
+    browser.until("document.querySelector('table.pipelines .bad')?.innerText !== '0'");
+    // Dates are those of the time of day beside them.
+    browser.call(
+        "Emulation.setTimezoneOverride",
+        json!({ "timezoneId": "Pacific/Auckland" }),
+    );
+    let dated = "import('/page/format.js').then((it) => it.dated(Date.UTC(2026, 10, 19, 11, 30)))";
+    assert_eq!(browser.value(dated), "2026-11-20 00:30:00");
+    browser.call(
+        "Emulation.setTimezoneOverride",
+        json!({ "timezoneId": "UTC" }),
+    );
     browser.picture("list");
     browser.click("main a", "shop");
 
@@ -107,6 +123,8 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     browser.value("document.querySelector('svg g.node').focus()");
     browser.press("Enter");
     browser.until("document.querySelector('main').innerText.includes('Rows out')");
+    browser.until_text("Its watermark is that of partition");
+    browser.until("document.querySelector('dl.facts').innerText.includes('Blocked')");
     browser.click("main button", "totals");
     browser.until("document.querySelector('g.chosen .name').textContent === 'totals'");
     browser.picture("node");
@@ -159,14 +177,48 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     browser.until(
         "[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'before-sale')",
     );
+    let started = service.shop()["revision"]["started_ms"].clone();
+    browser.click("main tr:has(strong) button", "Restart from this");
+    browser.until_text("later checkpoints without a name are deleted");
     browser.picture("checkpoints");
+    browser.click("main tr:has(strong) button", "Cancel");
+    browser.click("main tr:has(strong) button", "Restart from this");
+    browser.click("main tr:has(strong) button", "Go back to checkpoint");
+    browser.until_text("It goes back to checkpoint");
+    service.until("back at the savepoint", |shop| {
+        shop["revision"]["started_ms"] != started && shop["phase"] == "running"
+    });
+    browser.until(
+        "[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'before-sale')",
+    );
 
     view(&mut browser, "Changes");
     browser.until("document.querySelectorAll('section.change').length === 2");
     browser.until("document.querySelector('section.change .phase').innerText === 'taken back'");
     browser.until_text("guarded");
     browser.until_text("by files");
+    browser.click("section.change summary", "What it changed");
+    browser.until("document.querySelector('.diff .added')?.innerText.includes('panic')");
     browser.picture("changes");
+
+    view(&mut browser, "File");
+    browser.until("document.querySelector('textarea.file').value.includes('panic')");
+    browser.fill("textarea.file", "name = 3");
+    browser.click("main button", "Plan this");
+    browser.until("document.querySelector('main p[role=alert]')?.innerText.includes('name')");
+    let other = shop(GOOD).replace(
+        "key = \"id\"\n        window = \"running\"",
+        "key = \"n\"\n        window = \"running\"",
+    );
+    browser.fill("textarea.file", &other);
+    browser.click("main button", "Plan this");
+    browser.until("document.querySelector('label.agree')?.innerText.includes('totals')");
+    browser.until("[...document.querySelectorAll('main button')].find((it) => it.innerText === 'Put it').disabled");
+    browser.picture("file");
+    browser.click("label.agree input", "");
+    browser.click("main button", "Put it");
+    browser.until_text("It is written");
+    service.until("put", |shop| shop["changes"][2]["outcome"] == "held");
 
     browser.click("main button", "Pause");
     browser.until("document.querySelector('.title .phase').innerText === 'paused'");
@@ -179,13 +231,43 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
         ("dark", 1280, 900, "dark"),
     ] {
         browser.resize(width, height, scheme);
-        for title in ["Graph", "Charts", "Rows", "State"] {
+        browser.click("header a", "All pipelines");
+        browser.until("document.querySelector('table.pipelines')");
+        browser.picture(&format!("{name}-list"));
+        browser.click("main a", "shop");
+        for title in [
+            "Graph",
+            "Charts",
+            "Rows",
+            "State",
+            "Dead letters",
+            "Checkpoints",
+            "Changes",
+            "File",
+        ] {
             view(&mut browser, title);
             std::thread::sleep(Duration::from_millis(2_500));
             let wide = browser.value("document.documentElement.scrollWidth");
             assert!(
                 wide.as_u64() <= Some(width.into()),
                 "{name} {title}: {wide}"
+            );
+            // Whatever is done is done without scrolling sideways.
+            let right = browser.value(
+                "Math.max(0, ...[...document.querySelectorAll('main td button, main td input')]
+                    .map((it) => it.getBoundingClientRect().right))",
+            );
+            assert!(
+                right.as_f64() <= Some(width.into()),
+                "{name} {title}: {right}"
+            );
+            let narrowest = browser.value(
+                "Math.min(400, ...[...document.querySelectorAll('main td.wide')]
+                    .map((it) => it.clientWidth))",
+            );
+            assert!(
+                narrowest.as_u64() > Some(200),
+                "{name} {title}: {narrowest}"
             );
             browser.picture(&format!("{name}-{}", title.to_lowercase()));
         }

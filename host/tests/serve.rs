@@ -361,7 +361,14 @@ fn pipelines_come_and_go_with_their_files() {
     while service.get("/api/v1/pipelines") != json!([]) {
         assert!(began.elapsed() < WAIT, "it never goes");
     }
+    service.write("0", &shop(GOOD));
+    let began = Instant::now();
+    while !log_of(&service).contains("0.toml\" is no pipeline, for its name") {
+        assert!(began.elapsed() < WAIT, "{}", log_of(&service));
+    }
+    assert_eq!(service.get("/api/v1/pipelines"), json!([]));
     for (method, path, status, code) in [
+        ("GET", "/api/v1/pipelines/0", 400, "bad_request"),
         ("GET", "/api/v1/pipelines/shop", 404, "not_found"),
         ("GET", "/nothing", 404, "not_found"),
         ("POST", "/api/v1/pipelines", 405, "method_not_allowed"),

@@ -116,10 +116,19 @@ fn pipelines_are_listed_shown_paused_and_started() {
         &told(&service, &["pipelines", "list"]),
         &["shop", "running"],
     );
-    assert_eq!(json(&service, &["pipelines", "list"])[0]["name"], "shop");
+    let list = json(&service, &["pipelines", "list"]);
+    assert_eq!(list[0]["name"], "shop");
+    assert_eq!(list[0]["bad_rows"], 3, "lines that are no such rows");
+    let is_long_ago = list[0]["behind_ms"].as_i64() > Some(0);
+    assert!(is_long_ago, "rows of 2024: {list}");
+    // Whoever looks early sees no load yet.
+    service.until("looked at", |shop| {
+        shop["revision"]["nodes"][3]["load"]["idle"].is_number()
+    });
     has(
         &told(&service, &["pipelines", "show", "shop"]),
         &[
+            "the watermark of actions is that of its partition ",
             "in/s",
             "busy",
             "behind",
@@ -219,6 +228,22 @@ fn a_change_is_planned_put_and_told() {
         assert!(began.elapsed() < WAIT, "it never holds: {}", changes());
     }
     has(&changes(), &["guarded changed", " ms", "in place"]);
+    let newest = service.shop()["changes"][1]["digest"].clone();
+    let newest = &newest.as_str().expect("a digest")[..15];
+    has(
+        &told(&service, &["changes", "shop", "--diff", newest]),
+        &[
+            "@@",
+            "-        parameters = ",
+            "+        parameters = ",
+            "amount = 0",
+        ],
+    );
+    refused(
+        &service,
+        2,
+        &["changes", "shop", "--diff", "sha256:nothing"],
+    );
 
     // Another key: the state would get lost.
     file(&shop(GOOD, "n"));
@@ -429,7 +454,8 @@ fn nodes_that_wait_for_others_are_shown_with_the_cause() {
         let shown = run(&service, &["pipelines", "show", "full"]);
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         // Which of them depends on where the rows have come to.
-        if shown.contains("actions") && shown.contains(" wait for what is behind them") {
+        if shown.contains("transient so far") && shown.contains("sink") {
+            has(&shown, &["hold", "actions", "idle"]);
             break;
         }
         assert!(began.elapsed() < WAIT, "{shown}");

@@ -452,7 +452,11 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
     // Sinks have what all sources before them have.
     let sources = revision.nodes.iter().filter(|node| node.role == "source");
     for node in sources {
-        if let Some(HeldBackBy { partition, last_row_ms }) = &node.held_back_by {
+        if let Some(HeldBackBy {
+            partition,
+            last_row_ms,
+        }) = &node.held_back_by
+        {
             let last = ago(*last_row_ms, now_ms);
             text += &format!(
                 "the watermark of {} is that of its partition {partition}, whose last row came {last}\n",

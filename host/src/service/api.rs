@@ -573,13 +573,15 @@ async fn savepoint(
             false => "the pipeline does not run: start it first",
         }));
     }
+    // An older one may have the name, too.
+    let before = running.pipeline.history().last().map(|done| done.id);
     running.pipeline.requests().savepoint(&name);
     let until = Instant::now() + SAVEPOINT_WAIT;
     while Instant::now() < until {
         let history = running.pipeline.history();
         if let Some(done) = history
             .iter()
-            .rfind(|done| done.name.as_ref() == Some(&name))
+            .rfind(|done| done.name.as_ref() == Some(&name) && Some(done.id) > before)
         {
             return Ok((StatusCode::CREATED, Json(CheckpointView::of(done))).into_response());
         }
@@ -642,6 +644,9 @@ mod tests {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
         assert_eq!(paths.len(), 21, "{paths:?}");
+        for path in access::FILES {
+            assert!(paths.contains(&&path.to_owned()), "{path}");
+        }
         let json = described(&description);
         let operations = json["paths"].as_object().expect("paths");
         for (path, methods) in operations {

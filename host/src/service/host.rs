@@ -6,8 +6,8 @@
 //! system tells of them: notifications do not tell that a link leads elsewhere now, nor
 //! that another machine has written to a network's disk.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -311,7 +311,8 @@ impl Host {
                 _ = looks.tick() => {}
                 () = self.stop.wait() => break,
             }
-            let looked = block_in_place(|| self.look(&folder, &mut told, &mut watched, &mut running));
+            let looked =
+                block_in_place(|| self.look(&folder, &mut told, &mut watched, &mut running));
             if let (Err(error), true) = (&looked, can_look) {
                 let folder = folder.display();
                 tracing::error!("pipelines run on as they are: {folder} cannot be read: {error}");

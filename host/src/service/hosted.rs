@@ -11,13 +11,14 @@ use utoipa::ToSchema;
 
 use super::claims::Claims;
 use super::content::Content;
-use super::load::LoadHistory;
+use super::load::{LoadHistory, Loads};
 use super::recent::Recent;
 use super::revision::{Planned, States};
 use super::store::{ChangeRecord, Store};
 use crate::blame::Blame;
 use crate::budget::HostMemory;
 use crate::clock::Clock;
+use crate::plan::Plan;
 use crate::plugin::PluginLoader;
 use crate::progress::{NodeProgress, Restarting, Restarts, StateProgress};
 use crate::run::Pipeline;
@@ -66,7 +67,7 @@ pub struct Hosted {
     /// Of all its runs.
     pub restarts: Arc<Restarts>,
     /// How busy its nodes were lately.
-    pub load: LoadHistory,
+    load: LoadHistory,
     /// What it and those beside it have of files.
     pub(super) claims: Arc<Claims>,
     news: broadcast::Sender<News>,
@@ -167,6 +168,10 @@ impl Phase {
             | Phase::Restarting => false,
             Phase::Paused | Phase::Ended | Phase::Failed | Phase::Refused | Phase::Stopped => true,
         }
+    }
+
+    pub fn reads_rows(self) -> bool {
+        matches!(self, Phase::Running | Phase::Probation)
     }
 
     pub fn name(self) -> &'static str {
@@ -344,10 +349,18 @@ impl Hosted {
 
     /// Looks at how busy its nodes are.
     pub(super) fn look_at_load(&self) {
-        let runs = matches!(self.phase().phase, Phase::Running | Phase::Probation);
+        let runs = self.phase().phase.reads_rows();
         let running = self.lock().running.clone().filter(|_| runs);
         let nodes = running.map_or_else(Vec::new, |running| running.nodes);
         self.load.look(nodes, Instant::now());
+    }
+
+    /// How busy the nodes of this plan were lately, if it runs.
+    pub fn loads(&self, plan: &Plan) -> Loads {
+        match self.phase().phase.reads_rows() {
+            true => self.load.now(plan),
+            false => Loads::default(),
+        }
     }
 
     /// What is wanted of it, as that changes.

@@ -167,9 +167,8 @@ impl History {
 
 /// All tasks of a node together.
 fn mean(tasks: &[Shares]) -> Shares {
-    let of = |part: fn(&Shares) -> f64| {
-        tasks.iter().map(part).sum::<f64>() / tasks.len().max(1) as f64
-    };
+    let of =
+        |part: fn(&Shares) -> f64| tasks.iter().map(part).sum::<f64>() / tasks.len().max(1) as f64;
     Shares {
         busy: of(|it| it.busy),
         blocked: of(|it| it.blocked),
@@ -335,7 +334,12 @@ mod tests {
     #[test]
     fn the_node_that_does_not_wait_is_the_cause() {
         let idle = vec![share(0.0, 0.0)];
-        let calm = [idle.clone(), vec![share(0.3, 0.0)], idle.clone(), idle.clone()];
+        let calm = [
+            idle.clone(),
+            vec![share(0.3, 0.0)],
+            idle.clone(),
+            idle.clone(),
+        ];
         let held = [
             vec![share(0.0, 0.8)],
             vec![share(0.1, 0.7)],
@@ -348,9 +352,13 @@ mod tests {
         ];
         check(&held, None, &expected);
         check(&held, Some(&calm), &expected);
-        check(&held, Some(&held), &expect![
-            "totals works for 98% of its time and holds back orders, parsed (chronic: for a minute or longer)"
-        ]);
+        check(
+            &held,
+            Some(&held),
+            &expect![
+                "totals works for 98% of its time and holds back orders, parsed (chronic: for a minute or longer)"
+            ],
+        );
     }
 
     #[test]
@@ -362,9 +370,13 @@ mod tests {
             vec![share(0.1, 0.0), share(0.95, 0.0), share(0.1, 0.0)],
             idle,
         ];
-        check(&uneven, None, &expect![
-            "task 2 of 3 of totals works for 95% of its time, the others for 10%, and holds back orders, parsed (transient so far: not for a minute yet)"
-        ]);
+        check(
+            &uneven,
+            None,
+            &expect![
+                "task 2 of 3 of totals works for 95% of its time, the others for 10%, and holds back orders, parsed (transient so far: not for a minute yet)"
+            ],
+        );
         let found = bottleneck(&chain(), &uneven, None).expect("there is one");
         assert_eq!(found.task, Some(2));
     }
@@ -372,19 +384,43 @@ mod tests {
     #[test]
     fn what_does_not_work_much_waits_for_something() {
         let idle = vec![share(0.0, 0.0)];
-        let of = |parsed, totals| [vec![share(0.0, 0.9)], vec![parsed], vec![totals], idle.clone()];
+        let of = |parsed, totals| {
+            [
+                vec![share(0.0, 0.9)],
+                vec![parsed],
+                vec![totals],
+                idle.clone(),
+            ]
+        };
         let sink = of(share(0.1, 0.9), share(0.1, 0.9));
-        check(&sink, None, &expect![
-            "out, a sink, holds back orders, parsed, totals (transient so far: not for a minute yet)"
-        ]);
+        check(
+            &sink,
+            None,
+            &expect![
+                "out, a sink, holds back orders, parsed, totals (transient so far: not for a minute yet)"
+            ],
+        );
         let waits = of(share(0.1, 0.0), share(0.1, 0.0));
-        check(&waits, None, &expect![
-            "parsed holds back orders, although it works for 10% of its time: it waits for a sink, a checkpoint or a core (transient so far: not for a minute yet)"
-        ]);
-        let full = [idle.clone(), vec![share(0.97, 0.0)], idle.clone(), idle.clone()];
-        check(&full, Some(&full), &expect![
-            "parsed works for 97% of its time: more rows would wait for it (chronic: for a minute or longer)"
-        ]);
+        check(
+            &waits,
+            None,
+            &expect![
+                "parsed holds back orders, although it works for 10% of its time: it waits for a sink, a checkpoint or a core (transient so far: not for a minute yet)"
+            ],
+        );
+        let full = [
+            idle.clone(),
+            vec![share(0.97, 0.0)],
+            idle.clone(),
+            idle.clone(),
+        ];
+        check(
+            &full,
+            Some(&full),
+            &expect![
+                "parsed works for 97% of its time: more rows would wait for it (chronic: for a minute or longer)"
+            ],
+        );
     }
 
     #[test]

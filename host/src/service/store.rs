@@ -317,7 +317,10 @@ impl Store {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // An older version has run it.
-                Ok(self.content(pipeline, digest).ok().map(|content| content.text))
+                Ok(self
+                    .content(pipeline, digest)
+                    .ok()
+                    .map(|content| content.text))
             }
             Err(error) => Err(error),
         }

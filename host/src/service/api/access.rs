@@ -31,7 +31,7 @@ const WRONG_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
 pub const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
 /// What has the texts of pipelines' files, which may have passwords in them.
-const FILES: [&str; 2] = [
+pub const FILES: [&str; 2] = [
     "/api/v1/pipelines/{name}/file",
     "/api/v1/pipelines/{name}/changes/{digest}/diff",
 ];

@@ -44,12 +44,16 @@ pub async fn diff(
         let mut changes = ledger.changes.iter().rev();
         let change = changes.find(|change| change.digest == digest);
         let change = change.ok_or_else(|| {
-            Problem::not_found(&format!("no change of the pipeline has the digest {digest}"))
+            Problem::not_found(&format!(
+                "no change of the pipeline has the digest {digest}"
+            ))
         })?;
         let text = |digest: &str| {
             let text = store.text(&pipeline.name, digest)?;
             text.ok_or_else(|| {
-                Problem::not_found(&format!("the file of content {digest} is not kept any more"))
+                Problem::not_found(&format!(
+                    "the file of content {digest} is not kept any more"
+                ))
             })
         };
         let then = change.then.as_deref().map(text).transpose()?;

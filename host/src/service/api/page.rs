@@ -29,7 +29,7 @@ macro_rules! part {
     };
 }
 
-const FILES: [PageFile; 22] = [
+const FILES: [PageFile; 24] = [
     ("/", HTML, include_str!("../page/index.html")),
     part!("image/svg+xml", "icon.svg"),
     part!(STYLE, "style.css"),
@@ -37,11 +37,13 @@ const FILES: [PageFile; 22] = [
     part!(SCRIPT, "changes.js"),
     part!(SCRIPT, "charts.js"),
     part!(SCRIPT, "checkpoints.js"),
+    part!(SCRIPT, "file.js"),
     part!(SCRIPT, "format.js"),
     part!(SCRIPT, "graph.js"),
     part!(SCRIPT, "host.js"),
     part!(SCRIPT, "letters.js"),
     part!(SCRIPT, "list.js"),
+    part!(SCRIPT, "parts.js"),
     part!(SCRIPT, "pipeline.js"),
     part!(SCRIPT, "plugins.js"),
     part!(SCRIPT, "state.js"),

@@ -136,7 +136,7 @@ impl PipelineLine {
         let sources = nodes.iter().filter(|node| node.role == Role::Source);
         let watermarks = nodes.iter().filter_map(|node| node.watermark_ms);
         let loads = shown.running.as_ref();
-        let loads = loads.map(|running| pipeline.load.now(&running.planned.plan));
+        let loads = loads.map(|running| pipeline.loads(&running.planned.plan));
         let state = shown.running.as_ref().and_then(|it| it.state.as_ref());
         let checkpoint = state.and_then(|state| state.snapshot().checkpoint);
         let PhaseNow {
@@ -144,7 +144,6 @@ impl PipelineLine {
             since_ms,
             restarting,
         } = pipeline.phase();
-        let runs = matches!(phase, Phase::Running | Phase::Probation);
         PipelineLine {
             name: pipeline.name.clone(),
             phase,
@@ -156,7 +155,7 @@ impl PipelineLine {
             bad_rows: nodes.iter().map(|node| node.rejected + node.failed).sum(),
             behind_ms: watermarks
                 .min()
-                .filter(|_| runs)
+                .filter(|_| phase.reads_rows())
                 .map(|watermark_ms| now_ms.saturating_sub(watermark_ms)),
             bottleneck: loads.and_then(|loads| loads.bottleneck),
             failure: shown.failure.map(|failure| failure.message),
@@ -169,7 +168,7 @@ impl PipelineView {
     pub fn of(pipeline: &Hosted, ledger: Ledger) -> PipelineView {
         let shown = pipeline.shown();
         let revision = shown.running.map(|running| {
-            let loads = pipeline.load.now(&running.planned.plan);
+            let loads = pipeline.loads(&running.planned.plan);
             RevisionView {
                 digest: running.planned.content.digest.clone(),
                 started_ms: running.started_ms,

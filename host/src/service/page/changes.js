@@ -1,11 +1,14 @@
-// The history of a pipeline's changes, newest first, with what each did to each node.
+// The history of a pipeline's changes, newest first, with what each did to each node, and to
+// the file.
 
-import { Phase } from "./list.js";
+import { ask } from "./host.js";
+import { Phase, Table } from "./parts.js";
 import { duration, time } from "./format.js";
 
 const html = htm.bind(preact.h);
+const { useState } = preactHooks;
 
-export function Changes({ pipeline }) {
+export function Changes({ path, pipeline }) {
   if (pipeline.changes.length === 0) return html`<p>None yet.</p>`;
   return html`${[...pipeline.changes].reverse().map((change) => html`
     <section class="panel change" key=${`${change.at_ms} ${change.digest}`}>
@@ -14,26 +17,52 @@ export function Changes({ pipeline }) {
         <time>${time(change.at_ms)}</time>
         <code>${change.digest.slice(0, 19)}</code>
         ${change.by && html`<span class="faint">by ${change.by}</span>`}
-        ${change.pause_ms !== undefined && html`<span class="faint">no row was read for ${duration(change.pause_ms)}</span>`}
+        ${change.in_place && html`<span class="faint">in place</span>`}
+        ${change.pause_ms !== undefined && html`<span class="faint">rows waited ${change.pause_ms > 0 ? duration(change.pause_ms) : "less than 1 ms"}</span>`}
       </div>
       ${change.why && html`<p class="note">${change.why}</p>`}
       ${change.plan && html`<${Plan} nodes=${change.plan.nodes} />`}
+      <${Diff} path=${`${path}/changes/${change.digest}/diff`} />
     </section>`)}`;
 }
 
-function Plan({ nodes }) {
+/** What a change has changed in the file, once somebody wants to see it. */
+function Diff({ path }) {
+  const [seen, setSeen] = useState();
+  const look = async (event) => {
+    if (!event.target.open || seen) return;
+    try { setSeen({ lines: (await ask(path)).split("\n") }); } catch (error) { setSeen({ why: error.message }); }
+  };
+  return html`
+    <details onToggle=${look}><summary>What it changed in the file</summary>
+      ${seen?.why && html`<p class="note">${seen.why}</p>`}
+      ${seen?.lines && (seen.lines.length > 1
+        ? html`<pre class="diff">${seen.lines.map((line) => html`<div class=${KINDS[line[0]]}>${line}</div>`)}</pre>`
+        : html`<p class="faint">Nothing: the file is the same, and a plugin is another.</p>`)}
+    </details>`;
+}
+
+const KINDS = { "+": "added", "-": "removed", "@": "faint" };
+
+/** What becomes of what is kept of a node. */
+const KEPT = { new: "is new", kept: "is kept", migrated: "is migrated", incompatible: "does not fit", gone: "would be lost", dropped: "goes" };
+const OF = { source: "its place", sink: "its output" };
+
+const COLUMNS = [
+  ["Node", ({ name, role }) => html`<strong>${name}</strong> <span class="faint">${role}</span>`],
+  ["Change", ({ change, state, role }) => [change, KEPT[state] && `${OF[role] ?? "state"} ${KEPT[state]}`].filter(Boolean).join(", ")],
+  ["What", ({ fields, why, compared }) => html`
+    ${[...(fields ?? []), ...(why ? [why] : [])].map((text) => html`<div>${text}</div>`)}
+    ${compared && html`<${Compared} ...${compared} />`}`, "wide"],
+];
+
+export function Plan({ nodes }) {
   const changed = nodes.filter((node) => node.change !== "unchanged" || node.why);
-  const row = (node) => html`
-    <tr key=${node.name}>
-      <td>${node.name}</td><td>${node.role}</td><td>${node.change}</td><td>state ${node.state}</td>
-      <td>${[...(node.fields ?? []), ...(node.why ? [node.why] : [])].map((text) => html`<div>${text}</div>`)}
-        ${node.compared && html`<${Compared} ...${node.compared} />`}</td>
-    </tr>`;
-  const table = (nodes) => html`<div class="scroll"><table><tbody>${nodes.map(row)}</tbody></table></div>`;
-  const same = nodes.length - changed.length;
+  const same = nodes.filter((node) => !changed.includes(node));
+  const table = (nodes) => html`<${Table} columns=${COLUMNS} rows=${nodes} keyOf=${({ name }) => name} />`;
   return html`
     ${changed.length > 0 && table(changed)}
-    ${same > 0 && html`<details><summary>${same} nodes are unchanged</summary>${table(nodes.filter((node) => !changed.includes(node)))}</details>`}`;
+    ${same.length > 0 && html`<details><summary>${same.length === 1 ? "1 node is" : `${same.length} nodes are`} unchanged</summary>${table(same)}</details>`}`;
 }
 
 // What a new plugin makes of recent rows, beside the one before.

@@ -10,17 +10,13 @@ const { useEffect, useRef } = preactHooks;
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b5a900", "#7a7a7a"];
 const LINES_MAX = COLOURS.length;
 
-export function Charts({ pipeline, graph, series }) {
+export function Charts({ pipeline, series }) {
   const revision = pipeline.revision;
   if (!revision) return html`<p>It has not run since the host was started.</p>`;
-  const tasks = new Map(graph?.nodes.map((node) => [node.name, node.tasks]));
   const of = (role) => revision.nodes.filter((node) => node.role === role);
   const samples = series.samples;
   const rates = (nodes, field) => nodes.map((node) => [node.name, samples.map((_, at) => series.rate(node.name, field, at))]);
-  const shares = of("operator").map((node) => [node.name, samples.map((_, at) => {
-    const ms = series.rate(node.name, "busy_ms", at);
-    return ms === undefined ? undefined : Math.min(1, ms / 1000 / (tasks.get(node.name) || 1));
-  })]);
+  const shares = of("operator").map((node) => [node.name, samples.map((sample) => sample.nodes.get(node.name)?.load?.busy)]);
   const behind = revision.nodes.filter((node) => node.role !== "sink").map((node) => [node.name, samples.map((sample) => {
     const watermark = sample.nodes.get(node.name)?.watermark_ms;
     return watermark === null || watermark === undefined ? undefined : sample.at - watermark;

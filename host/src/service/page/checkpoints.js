@@ -1,40 +1,73 @@
-// The checkpoints since the pipeline was started, newest first.
+// The checkpoints that a pipeline can go back to, and those since it was started.
 
-import { ask } from "./host.js";
-import { bytes, count, duration, time } from "./format.js";
+import { LONG, Refused, ask, follow } from "./host.js";
+import { Confirm, Table } from "./parts.js";
+import { bytes, count, dated, duration } from "./format.js";
 
 const html = htm.bind(preact.h);
-const { useState } = preactHooks;
+const { useEffect, useState } = preactHooks;
+
+/** The host looks into the folder of the state for an answer. */
+const EVERY = 3000;
 
 export function Checkpoints({ path, pipeline }) {
+  const [kept, setKept] = useState();
   const [name, setName] = useState("");
   const [told, setTold] = useState();
   const [waits, setWaits] = useState(false);
-  const save = async (event) => {
-    event.preventDefault();
+  useEffect(() => follow(`${path}/checkpoints`, ({ answer, error }) => {
+    if (answer) setKept({ list: answer });
+    else if (error instanceof Refused) setKept({ why: error.message });
+  }, EVERY), [path]);
+  const post = async (what, body, good) => {
     setWaits(true);
     setTold(undefined);
     try {
-      const { id } = await ask(`${path}/savepoints`, { method: "POST", body: JSON.stringify({ name }) });
-      setTold({ text: `Checkpoint ${id} is kept as ${name}.`, good: true });
+      const answer = await ask(`${path}/${what}`, { method: "POST", body: JSON.stringify(body) }, LONG);
+      setTold({ text: good(answer), good: true });
     } catch (error) { setTold({ text: error.message }); }
     setWaits(false);
   };
+  const save = (event) => {
+    event.preventDefault();
+    post("savepoints", { name }, ({ id }) => `Checkpoint ${id} is kept as ${name}.`);
+  };
+  const restart = ({ id }) => post("start", { from: String(id) }, () => `It goes back to checkpoint ${id}.`);
   const revision = pipeline.revision;
-  if (!revision?.state) return html`<p>It makes no checkpoints: a table <code>[checkpoints]</code> in its file turns them on.</p>`;
+  const reports = new Map(revision?.checkpoints.map((made) => [made.id, made]));
+  const columns = [
+    ["Number", (made) => made.id, "number"],
+    ["Name", (made) => made.name ? html`<strong>${made.name}</strong>` : html`<span class="faint">${reports.get(made.id)?.purpose}</span>`],
+    ["Made", (made) => dated(made.created_ms), "when"],
+    ["Size", (made) => bytes(made.bytes), "number"],
+    ["Took", (made) => duration(reports.get(made.id)?.milliseconds), "number"],
+    ["", (made) => made.damage
+      ? html`<span class="bad">damaged: ${made.damage}</span>`
+      : html`<${Confirm} label="Restart from this" disabled=${waits} act=${() => restart(made)} sure=${`Go back to checkpoint ${made.id}`}
+          question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, and later checkpoints without a name are deleted. Rows since then are read again; topics get them again.`} />`, "wide"],
+  ];
+  const made = [
+    ["Number", (made) => made.id, "number"],
+    ["Why", (made) => made.purpose],
+    ["Name", (made) => made.name],
+    ["Made", (made) => dated(made.completed_ms), "when"],
+    ["Size", (made) => bytes(made.bytes), "number"],
+    ["Took", (made) => duration(made.milliseconds), "number"],
+  ];
   return html`
-    <form class="row" onSubmit=${save}>
-      <label>Name of a savepoint
-        <input value=${name} required pattern="[A-Za-z0-9_\\-]+" autocomplete="off" onInput=${(event) => setName(event.target.value)} /></label>
-      <button disabled=${waits}>${waits ? "Waiting …" : "Make a savepoint"}</button>
-    </form>
+    ${revision?.state && html`
+      <form class="row" onSubmit=${save}>
+        <label>Name of a savepoint
+          <input value=${name} required pattern="[A-Za-z0-9._\\-]+" autocomplete="off" onInput=${(event) => setName(event.target.value)} /></label>
+        <button disabled=${waits}>${waits ? "Waiting …" : "Make a savepoint"}</button>
+      </form>`}
     ${told && html`<p class=${told.good ? "note good" : "note bad"} role="status">${told.text}</p>`}
-    <div class="scroll panel">
-      <table>
-        <thead><tr><th class="number">Number</th><th>Why</th><th>Name</th><th>At</th><th class="number">Size</th><th class="number">Took</th></tr></thead>
-        <tbody>${[...revision.checkpoints].reverse().map((made) => html`
-          <tr key=${made.id}><td class="number">${count(made.id)}</td><td>${made.purpose}</td><td>${made.name}</td><td>${time(made.completed_ms)}</td><td class="number">${bytes(made.bytes)}</td><td class="number">${duration(made.milliseconds)}</td></tr>`)}</tbody>
-      </table>
-      ${revision.checkpoints.length === 0 && html`<p>None since it was started.</p>`}
-    </div>`;
+    ${kept?.why && html`<p class="note">${kept.why}</p>`}
+    ${kept?.list && html`
+      <p class="faint">It can go back to these: ${kept.list.length === 0 ? "none yet." : "the last ones, and those with a name, which are kept."}</p>
+      <div class="panel"><${Table} name="kept" columns=${columns} rows=${[...kept.list].reverse()} keyOf=${({ id }) => id} /></div>`}
+    ${reports.size > 0 && html`
+      <details><summary>The last ${count(reports.size)} that were made since it was started</summary>
+        <div class="scroll panel"><${Table} columns=${made} rows=${[...revision.checkpoints].reverse()} keyOf=${({ id }) => id} /></div>
+      </details>`}`;
 }

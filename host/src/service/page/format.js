@@ -33,12 +33,17 @@ export function duration(ms) {
   return `${(ms / YEAR).toFixed(1)} y`;
 }
 
-/** A time of day, with the date where it is not today's. */
+/** A time of day where the reader is, with the date where it is not today's. */
 export function time(ms) {
   if (ms === undefined || ms === null) return "–";
   const at = new Date(ms);
-  const text = at.toLocaleTimeString("en-GB");
-  return at.toDateString() === new Date().toDateString() ? text : `${at.toISOString().slice(0, 10)} ${text}`;
+  return at.toDateString() === new Date().toDateString() ? at.toLocaleTimeString("en-GB") : dated(ms);
+}
+
+/** A date and a time of day where the reader is; in Swedish, dates are written as by ISO 8601. */
+export function dated(ms) {
+  const at = new Date(ms);
+  return `${at.toLocaleDateString("sv")} ${at.toLocaleTimeString("en-GB")}`;
 }
 
 /** A moment of event time, in UTC. */

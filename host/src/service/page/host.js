@@ -6,9 +6,12 @@ const EVERY = 1000;
 /** The host is unreachable when it has not answered for so long. */
 const PATIENCE = 8000;
 
+/** What is compiled, or waits for a checkpoint, may take so long. */
+export const LONG = 70000;
+
 /** Asks for something; throws an error with a sentence for people. */
-export async function ask(path, options = {}) {
-  const answer = await fetch(`/api/v1/${path}`, { ...options, signal: AbortSignal.timeout(PATIENCE) });
+export async function ask(path, options = {}, patience = PATIENCE) {
+  const answer = await fetch(`/api/v1/${path}`, { ...options, signal: AbortSignal.timeout(patience) });
   const type = answer.headers.get("content-type") ?? "";
   const body = type.includes("json") ? await answer.json() : await answer.text();
   if (!answer.ok) throw new Refused(body?.detail ?? `${answer.status} ${answer.statusText}`, answer.status);

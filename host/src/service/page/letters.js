@@ -1,6 +1,7 @@
 // Dead letters: what was wrong with rows, and their replay.
 
 import { ask } from "./host.js";
+import { Confirm, Table } from "./parts.js";
 import { count, time } from "./format.js";
 
 const html = htm.bind(preact.h);
@@ -17,6 +18,8 @@ export function Letters({ path }) {
   const [replay, setReplay] = useState();
   const [chosen, setChosen] = useState(new Set());
   const [edited, setEdited] = useState();
+  // What is to be replayed when the part before is done.
+  const [rest, setRest] = useState();
   const tell = async (work) => {
     setTold(undefined);
     try { return await work(); } catch (error) { setTold(error.message); }
@@ -39,10 +42,17 @@ export function Letters({ path }) {
     return () => clearInterval(timer);
   }, [isOpen, path, status, node, kind]);
   const post = (what, body) => tell(async () => {
-    await ask(`${path}/dead-letters/${what}`, { method: "POST", body: body() });
+    setRest(undefined);
+    const answer = await ask(`${path}/dead-letters/${what}`, { method: "POST", body: body() });
+    if (answer.more > 0) setRest({ more: answer.more, matching: { ...JSON.parse(body()).matching, until: answer.until } });
     setEdited(undefined);
     await look();
   });
+  useEffect(() => {
+    if (rest && replay && !isOpen) {
+      if (replay.outcome === "done") send("replay", { matching: rest.matching }); else setRest(undefined);
+    }
+  }, [isOpen]);
   const send = (what, body) => post(what, () => JSON.stringify(body));
   const choose = (id, is) => {
     const next = new Set(chosen);
@@ -51,6 +61,20 @@ export function Letters({ path }) {
   };
   const ids = [...chosen];
   const matching = { ...(node && { node }), ...(kind && { kind }) };
+  const columns = [
+    ["", (letter) => html`<input type="checkbox" aria-label=${`Choose letter ${letter.id}`} disabled=${letter.status !== "open"} checked=${chosen.has(letter.id)} onChange=${(event) => choose(letter.id, event.target.checked)} />`],
+    ["Node", (letter) => html`${letter.node}<div class="faint">${letter.event_time}</div>`],
+    ["What was wrong", (letter) => html`<strong>${letter.kind}</strong> ${letter.error}
+      ${letter.stays && html`<div class="faint">Cannot be replayed as it is: ${letter.stays}</div>`}`, "wide"],
+    ["Row", (letter) => edited?.id === letter.id
+      ? html`<form class="row" onSubmit=${(event) => { event.preventDefault(); post("replay", () => ofEdited(edited)); }}>
+          <label>The row as JSON<textarea rows="4" cols="40" value=${edited.text} onInput=${(event) => setEdited({ ...edited, text: event.target.value })}></textarea></label>
+          <button class="first">Replay this</button>
+          <button type="button" onClick=${() => setEdited(undefined)}>Cancel</button></form>`
+      : html`<pre>${letter.row ?? letter.payload ?? letter.payload_base64}</pre>`, "wide"],
+    ["Status", (letter) => letter.status],
+    ["", (letter) => letter.status === "open" && edited?.id !== letter.id && html`<button onClick=${() => setEdited({ id: letter.id, text: letter.row ?? letter.payload ?? "" })}>Edit</button>`],
+  ];
   return html`
     <form class="row" onSubmit=${(event) => { event.preventDefault(); look(); }}>
       <label>Status
@@ -64,31 +88,15 @@ export function Letters({ path }) {
       <button class="first">Look</button>
       <button type="button" disabled=${ids.length === 0} onClick=${() => send("replay", { letters: ids.map((id) => ({ id })) })}>Replay chosen</button>
       <button type="button" disabled=${!seen?.count || status !== "open"} onClick=${() => send("replay", { matching })}>Replay all open</button>
-      <button type="button" disabled=${ids.length === 0} onClick=${() => send("drop", { letters: ids })}>Drop chosen</button>
+      <${Confirm} label="Drop chosen" disabled=${ids.length === 0} act=${() => send("drop", { letters: ids })} sure="Drop them"
+        question=${`${count(ids.length)} ${ids.length === 1 ? "letter needs" : "letters need"} nothing more: they stay in the file, and cannot be replayed any more.`} />
     </form>
     ${told && html`<p class="note bad" role="alert">${told}</p>`}
-    ${replay && html`<p class=${replay.outcome === "failed" ? "note bad" : "note"} role="status">${said(replay)}</p>`}
+    ${replay && html`<p class=${replay.outcome === "failed" ? "note bad" : "note"} role="status">${said(replay)}${rest ? `; ${count(rest.more)} more match, and follow` : ""}</p>`}
     ${seen && html`
       <p class="faint">${count(seen.count)} ${seen.count === 1 ? "letter" : "letters"}</p>
-      <div class="scroll panel">
-        <table>
-          <thead><tr><th></th><th>Node</th><th>What was wrong</th><th>Row</th><th>Status</th></tr></thead>
-          <tbody>${seen.letters.map((letter) => html`
-            <tr key=${letter.id}>
-              <td><input type="checkbox" aria-label=${`Choose letter ${letter.id}`} disabled=${letter.status !== "open"} checked=${chosen.has(letter.id)} onChange=${(event) => choose(letter.id, event.target.checked)} /></td>
-              <td>${letter.node}<div class="faint">${letter.event_time}</div></td>
-              <td><strong>${letter.kind}</strong> ${letter.error}
-                ${letter.stays && html`<div class="faint">Cannot be replayed as it is: ${letter.stays}</div>`}</td>
-              <td>${edited?.id === letter.id
-                ? html`<form class="row" onSubmit=${(event) => { event.preventDefault(); post("replay", () => ofEdited(edited)); }}>
-                    <label>The row as JSON<textarea rows="4" cols="40" value=${edited.text} onInput=${(event) => setEdited({ ...edited, text: event.target.value })}></textarea></label>
-                    <button class="first">Replay this</button>
-                    <button type="button" onClick=${() => setEdited(undefined)}>Cancel</button></form>`
-                : html`<pre>${letter.row ?? letter.payload ?? letter.payload_base64}</pre>`}</td>
-              <td>${letter.status}
-                ${letter.status === "open" && edited?.id !== letter.id && html`<div><button onClick=${() => setEdited({ id: letter.id, text: letter.row ?? letter.payload ?? "" })}>Edit</button></div>`}</td>
-            </tr>`)}</tbody>
-        </table>
+      <div class="panel">
+        <${Table} name="letters" columns=${columns} rows=${seen.letters} keyOf=${({ id }) => id} />
         ${seen.letters.length === 0 && html`<p>None.</p>`}
       </div>
       ${seen.next && html`<p><button onClick=${() => look(seen.next)}>More</button></p>`}`}`;

@@ -1,15 +1,12 @@
 // All pipelines of the host.
 
 import { Refused, follow } from "./host.js";
+import { Phase, Table } from "./parts.js";
 import { Plugins } from "./plugins.js";
-import { count, rate, time } from "./format.js";
+import { count, duration, rate, time } from "./format.js";
 
 const html = htm.bind(preact.h);
 const { useEffect, useState } = preactHooks;
-
-export function Phase({ phase }) {
-  return html`<span class=${`phase ${phase}`}>${phase.replace("_", " ")}</span>`;
-}
 
 export function Pipelines({ heard }) {
   const [seen, setSeen] = useState();
@@ -26,31 +23,30 @@ export function Pipelines({ heard }) {
     const before = seen.before?.pipelines.find((other) => other.name === line.name);
     return before && Math.max(0, line.rows_read - before.rows_read) / ((seen.at - seen.before.at) / 1000);
   };
+  const columns = [
+    ["Name", (line) => html`<a href=${`#/${encodeURIComponent(line.name)}`}>${line.name}</a><${Note} line=${line} />`, "wide"],
+    ["Phase", (line) => html`<${Phase} phase=${line.phase} />`],
+    ["Bad rows", (line) => html`<span class=${line.bad_rows ? "bad" : ""}>${count(line.bad_rows)}</span>`, "number"],
+    ["Behind", (line) => duration(line.behind_ms), "number"],
+    ["Rate", (line) => rate(read(line)), "number"],
+    ["Rows read", (line) => count(line.rows_read), "number"],
+    ["Checkpoint", (line) => time(line.checkpoint_ms)],
+    ["Restarts", (line) => count(line.restarts), "number"],
+    ["Since", (line) => time(line.since_ms)],
+  ];
   return html`
     <h1>Pipelines</h1>
-    <div class="scroll panel">
-      <table>
-        <thead><tr><th>Name</th><th>Phase</th><th>Since</th><th class="number">Rows read</th><th class="number">Rate</th><th>Checkpoint</th><th class="number">Restarts</th></tr></thead>
-        <tbody>
-          ${seen.pipelines.map((line) => html`
-            <tr key=${line.name}>
-              <td><a href=${`#/${encodeURIComponent(line.name)}`}>${line.name}</a>
-                ${wrong(line) && html`<div class="faint">${firstLine(wrong(line))}</div>`}</td>
-              <td><${Phase} phase=${line.phase} /></td>
-              <td>${time(line.since_ms)}</td>
-              <td class="number">${count(line.rows_read)}</td>
-              <td class="number">${rate(read(line))}</td>
-              <td>${time(line.checkpoint_ms)}</td>
-              <td class="number">${count(line.restarts)}</td>
-            </tr>`)}
-        </tbody>
-      </table>
-    </div>
+    <div class="scroll panel"><${Table} name="pipelines" columns=${columns} rows=${seen.pipelines} keyOf=${(line) => line.name} /></div>
     <${Plugins} />`;
 }
 
-function wrong(line) {
-  return line.restarting?.message ?? line.failure ?? line.refusal;
+/** What is wrong with a pipeline, or else what it waits for. */
+function Note({ line }) {
+  const wrong = line.restarting?.message ?? line.failure ?? line.refusal;
+  const slow = line.bottleneck;
+  return html`
+    ${wrong && html`<div class="faint">${firstLine(wrong)}</div>`}
+    ${slow && html`<div class=${slow.lasts === "chronic" ? "slow" : "faint"}>${slow.sentence}</div>`}`;
 }
 
 function firstLine(text) {

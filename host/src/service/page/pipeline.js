@@ -3,10 +3,11 @@
 import { Changes } from "./changes.js";
 import { Charts } from "./charts.js";
 import { Checkpoints } from "./checkpoints.js";
+import { File } from "./file.js";
 import { Graph } from "./graph.js";
 import { Refused, Series, ask, follow } from "./host.js";
-import { Phase } from "./list.js";
 import { Letters } from "./letters.js";
+import { Phase } from "./parts.js";
 import { State } from "./state.js";
 import { Tail } from "./tail.js";
 import { count, time } from "./format.js";
@@ -22,6 +23,7 @@ const VIEWS = [
   ["letters", "Dead letters", Letters],
   ["checkpoints", "Checkpoints", Checkpoints],
   ["changes", "Changes", Changes],
+  ["file", "File", File],
 ];
 
 export function Pipeline({ name, view, heard }) {
@@ -40,7 +42,11 @@ export function Pipeline({ name, view, heard }) {
   useEffect(() => {
     if (run) ask(`${path}/graph`).then(setGraph, () => {});
   }, [path, run]);
+  // On a narrow screen, there are more views than room for their names.
+  const isThere = pipeline !== undefined;
+  useEffect(() => { document.querySelector("nav.tabs a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }); }, [view, isThere]);
   if (!pipeline) return refused ? html`<p class="note bad">${refused}</p>` : html`<p>Loading …</p>`;
+  const slow = ["running", "probation"].includes(pipeline.phase) && pipeline.revision?.bottleneck;
   const [, , View] = VIEWS.find(([id]) => id === view) ?? VIEWS[0];
   return html`
     <div class="title">
@@ -54,6 +60,7 @@ export function Pipeline({ name, view, heard }) {
     ${pipeline.restarting && html`<p class="note bad">It has failed (${pipeline.restarting.failures} of ${pipeline.restarting.failures_max} times), and restarts at ${time(pipeline.restarting.at_ms)}: ${pipeline.restarting.message}</p>`}
     ${pipeline.failure && html`<p class="note bad">${pipeline.failure.message}${"\n"}${pipeline.failure.advice}</p>`}
     ${pipeline.refusal && html`<p class="note">${pipeline.refusal}</p>`}
+    ${slow && html`<p class=${slow.lasts === "chronic" ? "note" : "faint"}>${slow.sentence}</p>`}
     ${pipeline.revision?.warnings && html`<details><summary>Warnings of the planner</summary><pre class="note">${pipeline.revision.warnings}</pre></details>`}
     <nav class="tabs" aria-label="Views">
       ${VIEWS.map(([id, title]) => html`<a key=${id} href=${`#/${encodeURIComponent(name)}/${id}`} aria-current=${id === view ? "page" : undefined}>${title}</a>`)}
