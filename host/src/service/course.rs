@@ -175,7 +175,11 @@ impl Course {
                 self.next.is_none().then_some(rests)
             };
             let has_ended = match (waits_as, self.next.clone()) {
-                (None, Some(next)) => self.run(next).await,
+                // What is wanted by its end may not have been decided about.
+                (None, Some(next)) => {
+                    let has_ended = self.run(next).await;
+                    has_ended && self.handled.as_ref() == Some(&self.wanted.borrow().key())
+                }
                 (phase, _) => {
                     self.left_open = None;
                     self.show(phase.unwrap_or(Phase::Refused));
@@ -563,7 +567,8 @@ impl Course {
                         if summary.swapped {
                             return self.stopped(trial, &nodes, Ok(summary));
                         }
-                        return Ok(self.ended(trial, &probation, &nodes, &summary));
+                        let is_over = self.ended(trial, &probation, &nodes, &summary);
+                        return Ok(is_over && replay.is_none());
                     };
                     match ended {
                         Ok(summary) => {

@@ -118,11 +118,13 @@ impl Access {
         };
         match tokens.bearer(&token) {
             Some((name, Role::Admin)) => Ok(Caller(name)),
-            Some((name, Role::Read)) if reads(request.method()) && !is_of_file(request) => {
-                Ok(Caller(name))
-            }
+            Some((_, Role::Read)) if is_of_file(request) => Err(Problem::forbidden(
+                "a pipeline's file may have passwords in it: this needs a token with the role \
+                 `admin`",
+            )),
+            Some((name, Role::Read)) if reads(request.method()) => Ok(Caller(name)),
             Some((_, Role::Read)) => Err(Problem::forbidden(
-                "the token may only look, and not at files: this needs one with the role `admin`",
+                "the token may only look: this needs one with the role `admin`",
             )),
             None => Err(match self.wrong.check_key(&peer) {
                 Ok(()) => Problem::unauthorized("there is no such token"),

@@ -44,15 +44,14 @@ export function Letters({ path }) {
   const post = (what, body) => tell(async () => {
     setRest(undefined);
     const answer = await ask(`${path}/dead-letters/${what}`, { method: "POST", body: body() });
-    if (answer.more > 0) setRest({ more: answer.more, matching: { ...JSON.parse(body()).matching, until: answer.until } });
+    if (answer.more > 0) setRest({ after: answer.replay, more: answer.more, matching: { ...JSON.parse(body()).matching, until: answer.until } });
     setEdited(undefined);
     await look();
   });
   useEffect(() => {
-    if (rest && replay && !isOpen) {
-      if (replay.outcome === "done") send("replay", { matching: rest.matching }); else setRest(undefined);
-    }
-  }, [isOpen]);
+    if (rest?.after !== replay?.number || isOpen || !rest) return;
+    if (replay.outcome === "done") send("replay", { matching: rest.matching }); else setRest(undefined);
+  }, [isOpen, rest, replay?.number]);
   const send = (what, body) => post(what, () => JSON.stringify(body));
   const choose = (id, is) => {
     const next = new Set(chosen);
