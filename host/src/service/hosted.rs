@@ -170,6 +170,7 @@ impl Phase {
         }
     }
 
+    /// Whether a run reads rows, or would if there were any.
     pub fn reads_rows(self) -> bool {
         matches!(self, Phase::Running | Phase::Probation)
     }

@@ -44,7 +44,7 @@ export function Checkpoints({ path, pipeline }) {
     ["", (made) => made.damage
       ? html`<span class="bad">damaged: ${made.damage}</span>`
       : html`<${Confirm} label="Restart from this" disabled=${waits} act=${() => restart(made)} sure=${`Go back to checkpoint ${made.id}`}
-          question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, and later checkpoints without a name are deleted. Rows since then are read again; topics get them again.${pipeline.refusal ? " The file that was refused or taken back is tried again." : ""}`} />`, "wide"],
+          question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, and later checkpoints without a name are deleted. Rows since then are read again; topics get them again.${["refused", "taken_back"].includes(pipeline.changes.at(-1)?.outcome) ? " The file that was refused or taken back is tried again." : ""}`} />`, "wide"],
   ];
   const made = [
     ["Number", (made) => made.id, "number"],
