@@ -223,6 +223,7 @@ mod tests {
         let change = ChangeRecord {
             at_ms: 0,
             digest: String::new(),
+            then: None,
             by: None,
             outcome: ChangeOutcome::Refused,
             why: Some("it is long".to_owned()),
