@@ -208,10 +208,6 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     browser.fill("textarea.file", "name = 3");
     browser.click("main button", "Plan this");
     browser.until("document.querySelector('main p[role=alert]')?.innerText.includes('name')");
-    // The browser notes answers of 400 and more as errors; this one was meant.
-    let refused = std::mem::take(&mut browser.errors);
-    assert_eq!(refused.len(), 1, "{refused:?}");
-    assert!(refused[0].contains("/pipelines/shop/plan"), "{refused:?}");
     let other = shop(GOOD).replace(
         "key = \"id\"\n        window = \"running\"",
         "key = \"n\"\n        window = \"running\"",
@@ -278,6 +274,9 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
             browser.picture(&format!("{name}-{}", title.to_lowercase()));
         }
     }
+    // The browser notes answers that refuse as errors; that to the bad file was meant.
+    let is_meant = |error: &String| error.contains("422") && error.contains("/shop/plan?");
+    browser.errors.retain(|error| !is_meant(error));
     assert_eq!(browser.errors, Vec::<String>::new());
     Ok(())
 }
