@@ -11,10 +11,12 @@ packages=(
   libssl-dev libsasl2-dev zlib1g-dev libcurl4-openssl-dev
 )
 # Only tests need these: Maven fetches a Kafka broker, which runs on Java; kcat and
-# DuckDB, which Python installs, read independently what Sluicebox writes; Chromium shows
-# the live page; servers of PostgreSQL and Redis take rows.
+# DuckDB, which Python installs, read independently what Sluicebox writes; so does boto3, by a
+# server of S3's protocol, moto; Chromium shows the live page; servers of PostgreSQL and Redis
+# take rows.
 test_packages=(default-jre-headless maven kcat python3-venv chromium postgresql redis-server)
 duckdb=1.5.6
+moto=5.2.5
 target=wasm32-wasip2
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -94,6 +96,14 @@ install_duckdb() {
     say "duckdb cannot be installed, so the test that needs it will be ignored"
 }
 
+install_moto() {
+  local folder="${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox/tools/moto"
+  [[ -x "$folder/bin/moto_server" ]] && return 0
+  say "installing moto $moto into $folder"
+  { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet "moto[s3]==$moto" flask flask-cors; } ||
+    say "moto cannot be installed, so the tests that need it will be ignored"
+}
+
 # The shell may be older than the installation of rustup.
 if ! command -v cargo >/dev/null && [[ -f "${CARGO_HOME:-$HOME/.cargo}/env" ]]; then
   # shellcheck source=/dev/null
@@ -104,4 +114,5 @@ if command -v dpkg-query >/dev/null; then install_packages; else check_tools; fi
 check_rust
 add_target
 install_duckdb
+install_moto
 say "ready ($(rustc --version | cut -d ' ' -f 1,2), $target)"

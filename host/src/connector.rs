@@ -44,6 +44,8 @@ mod server;
 mod text_rows;
 /// Receives rows over TCP, and sends them.
 pub mod tcp;
+/// Texts with fields of the row in them.
+mod template;
 /// Receives datagrams.
 pub mod udp;
 

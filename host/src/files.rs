@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::descriptors::inherited;
 use crate::paths::{
-    PART, STANDARD_ERROR, descriptor, descriptor_path, identity, name_matches, read_folder, shown,
+    PART, STANDARD_ERROR, descriptor, descriptor_path, identity, path_matches, read_folder, shown,
 };
 use crate::suggest;
 
@@ -120,6 +120,12 @@ enum FileTarget {
         before: String,
         after: String,
     },
+    /// The same in the folders below, whatever they are called.
+    NumberedBelow {
+        folder: PathBuf,
+        before: String,
+        after: String,
+    },
 }
 
 /// How messages and checkpoints name standard input.
@@ -196,6 +202,24 @@ impl Files {
         let targets = paths.iter().flat_map(|path| names_of(path));
         let targets = targets.map(FileTarget::File);
         self.push(user, targets.chain([numbered]).collect(), Usage::Writes);
+    }
+
+    /// Writes these, and files with a number in their names in folders below.
+    pub fn writes_below(
+        &mut self,
+        user: FileUser,
+        paths: &[&Path],
+        folder: &Path,
+        [before, after]: [&str; 2],
+    ) {
+        let below = FileTarget::NumberedBelow {
+            folder: identity(folder),
+            before: before.to_owned(),
+            after: after.to_owned(),
+        };
+        let targets = paths.iter().flat_map(|path| names_of(path));
+        let targets = targets.map(FileTarget::File);
+        self.push(user, targets.chain([below]).collect(), Usage::Writes);
     }
 
     /// Reserves a folder: nobody else may write anything in it.
@@ -448,6 +472,8 @@ impl FileUse {
                 let opened = opened_path(descriptor(path)?)?;
                 opened.starts_with(folder).then_some(opened)
             }
+            // A name in one of many folders would be looked for in all of them.
+            FileTarget::NumberedBelow { .. } => None,
             FileTarget::Pattern { folder, .. } | FileTarget::Numbered { folder, .. } => {
                 let entries = read_folder(folder).ok()?;
                 let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -524,28 +550,31 @@ impl FileTarget {
         match self {
             FileTarget::File(file) => file == path,
             FileTarget::Folder(folder) => path.starts_with(folder),
-            FileTarget::Pattern { folder, pattern } => {
-                let name = path.file_name().and_then(|name| name.to_str());
-                path.parent() == Some(folder)
-                    && name.is_some_and(|name| name_matches(pattern, name))
-            }
+            FileTarget::Pattern { folder, pattern } => path_matches(folder, pattern, path),
             FileTarget::Numbered {
                 folder,
                 before,
                 after,
-            } => {
-                let name = path.file_name().and_then(|name| name.to_str());
-                let number = name.and_then(|name| {
-                    let name = name.strip_suffix(PART).unwrap_or(name);
-                    name.strip_prefix(&**before)?.strip_suffix(&**after)
-                });
-                path.parent() == Some(folder)
-                    && number.is_some_and(|number| {
-                        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-                    })
-            }
+            } => path.parent() == Some(folder) && has_number(path, before, after),
+            FileTarget::NumberedBelow {
+                folder,
+                before,
+                after,
+            } => path.starts_with(folder) && has_number(path, before, after),
         }
     }
+}
+
+/// Whether a file's name is a number between these texts.
+fn has_number(path: &Path, before: &str, after: &str) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let number = name.and_then(|name| {
+        let name = name.strip_suffix(PART).unwrap_or(name);
+        name.strip_prefix(before)?.strip_suffix(after)
+    });
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// By which two use one file. They may be the same.

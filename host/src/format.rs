@@ -26,7 +26,7 @@ impl Format {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CsvFormat {
     /// The first line of each file names the columns; without it the columns
     /// are the fields in order.
@@ -77,6 +77,16 @@ pub struct RowFormat {
     pub timestamp_formats: Vec<TimestampFormat>,
     /// Fields that have another name in the bytes: their own, and that one.
     pub names: Vec<(String, String)>,
+}
+
+impl Default for CsvFormat {
+    /// With a header, and commas.
+    fn default() -> Self {
+        CsvFormat {
+            header: true,
+            delimiter: b',',
+        }
+    }
 }
 
 impl RowFormat {

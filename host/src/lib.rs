@@ -78,6 +78,8 @@ pub mod json;
 pub(crate) mod credentials;
 // Digests as text.
 mod digest;
+// Object stores: how they are reached.
+mod store;
 // Values as plain text.
 pub(crate) mod text;
 // Rows that could not be processed.

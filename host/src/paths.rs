@@ -239,6 +239,20 @@ pub fn name_matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Whether a path is that of a file below the folder that matches `pattern`, in which each
+/// folder's name is matched as a file's is.
+pub fn path_matches(folder: &Path, pattern: &str, path: &Path) -> bool {
+    let Ok(below) = path.strip_prefix(folder) else {
+        return false;
+    };
+    let mut names = below.components().map(|name| name.as_os_str().to_str());
+    let is_matched = |part: &str| {
+        let name = names.next().flatten();
+        name.is_some_and(|name| name_matches(part, name))
+    };
+    pattern.split('/').all(is_matched) && names.next().is_none()
+}
+
 /// Removes a file, which may be gone already.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

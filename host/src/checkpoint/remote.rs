@@ -8,12 +8,6 @@
 //!
 //! The run does not wait for uploads: one that fails is logged and tried again.
 
-/// Tells what a store would answer again.
-mod answers;
-/// Connects to S3 and compatible stores.
-mod s3;
-/// Signs requests to S3.
-mod signature;
 /// Uploads while the pipeline runs.
 pub mod uploader;
 /// Waits for answers, within limits.
@@ -26,7 +20,6 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -34,20 +27,19 @@ use std::time::Duration;
 use object_store::aws::AwsCredentialProvider;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
-use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use self::answers::Refused;
-use self::s3::S3;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
 use super::storage::folder::{Archive, FolderStorage};
 use super::storage::{CheckpointInfo, Storage, StorageError};
-use crate::blame::{Fault, causes};
+use crate::blame::Fault;
 use crate::element::CheckpointId;
 use crate::paths::sync_folder;
 use crate::plan::RemotePlan;
+use crate::store::{Connected, connect, explained};
 
 /// How much of a file is in memory at once.
 const PART_BYTES: usize = 8 << 20;
@@ -525,35 +517,13 @@ impl RemoteStore {
         location: &Location,
         cause: &object_store::Error,
     ) -> StorageError {
-        let refused = causes(cause).find_map(|cause| cause.downcast_ref::<Refused>());
-        let (why, fault) = match refused {
-            Some(refused) => (refused.to_string(), Fault::OUTSIDE_LASTING),
-            None => (cause.to_string(), fault_of(cause)),
-        };
+        let (why, fault) = explained(cause);
         StorageError::Other {
             message: format!(
                 "cannot {what} {location} in the object store {}: {why}",
                 self.url
             ),
             fault,
-        }
-    }
-}
-
-/// Whether somebody has to put the store, or what is known of it, right.
-fn fault_of(cause: &object_store::Error) -> Fault {
-    use object_store::Error;
-    match cause {
-        Error::NotFound { .. }
-        | Error::InvalidPath { .. }
-        | Error::NotSupported { .. }
-        | Error::NotImplemented { .. }
-        | Error::PermissionDenied { .. }
-        | Error::Unauthenticated { .. }
-        | Error::UnknownConfigurationKey { .. } => Fault::OUTSIDE_LASTING,
-        cause => {
-            let of_io = causes(cause).filter_map(|cause| cause.downcast_ref::<io::Error>());
-            of_io.last().map_or(Fault::OUTSIDE, Fault::of_io)
         }
     }
 }
@@ -574,64 +544,4 @@ async fn read_part(file: &mut tokio::fs::File, checksum: &mut Checksum) -> io::R
     file.take(PART_BYTES as u64).read_to_end(&mut part).await?;
     checksum.add(&part);
     Ok(part)
-}
-
-struct Connected {
-    store: Arc<dyn ObjectStore>,
-    /// That of the URL.
-    path: Location,
-    /// Absent where requests are not signed.
-    credentials: Option<AwsCredentialProvider>,
-    /// Present where objects are files on this machine.
-    local: Option<Arc<LocalFileSystem>>,
-}
-
-fn connect(plan: &RemotePlan) -> Result<Connected, String> {
-    let url = parsed(&plan.url)?;
-    let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| error.to_string())?;
-    let path = Location::parse(path).map_err(|error| error.to_string())?;
-    match scheme {
-        ObjectStoreScheme::Local => {
-            if let Some((option, _)) = plan.options.first() {
-                return Err(format!("a folder takes no options: remove `{option}`"));
-            }
-            check_absolute(&plan.url)?;
-            // As durable as the data folder.
-            let local = Arc::new(LocalFileSystem::new().with_fsync(true));
-            Ok(Connected {
-                store: local.clone(),
-                path,
-                credentials: None,
-                local: Some(local),
-            })
-        }
-        ObjectStoreScheme::AmazonS3 => {
-            let S3 { store, credentials } = s3::connect(plan)?;
-            Ok(Connected {
-                store: Arc::new(store),
-                path,
-                credentials,
-                local: None,
-            })
-        }
-        _ => Err("only `file://` and `s3://` are known".to_owned()),
-    }
-}
-
-/// Refuses what a parser of URLs takes for a path from the root, and a person for one from
-/// the pipeline's folder, as other paths are.
-fn check_absolute(url: &str) -> Result<(), String> {
-    let path = url.trim().get("file:".len()..).unwrap_or_default();
-    match path.starts_with('/') {
-        true => Ok(()),
-        false => Err(format!(
-            "`{url}` has no path from the root: write it as `file:///…`, since a URL cannot begin \
-             in the pipeline's folder"
-        )),
-    }
-}
-
-/// Parses a text, with the error as text.
-fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
 }

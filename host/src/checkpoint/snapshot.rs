@@ -143,4 +143,41 @@ pub struct SinkSnapshot {
     /// If it numbers its rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<RowNumbers>,
+    /// If it writes parts in folders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<PartsSnapshot>,
+}
+
+/// What a sink that writes parts needs after a restore.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartsSnapshot {
+    /// The number of the next part.
+    pub next: u64,
+    /// Those that go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<PartSnapshot>,
+    /// Complete ones, which get their names once the checkpoint is committed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub complete: Vec<PartSnapshot>,
+}
+
+/// One part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartSnapshot {
+    pub number: u64,
+    /// Where it is to be, below the folder that all of them are in.
+    pub folder: String,
+    /// Its length at the checkpoint.
+    pub bytes: u64,
+    /// A digest of these bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// When it got its first row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_ms: Option<i64>,
+    /// In an object store, the upload that becomes the part, and its pieces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<String>,
 }

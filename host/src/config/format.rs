@@ -154,7 +154,9 @@ pub fn read_rows(
     })
 }
 
-fn read_csv(mut table: Table, has_header: bool, mistakes: &mut Diagnostics) -> CsvFormat {
+/// Reads how CSV is written. `has_header` says whether it may have a header, and has one by
+/// default.
+pub fn read_csv(mut table: Table, has_header: bool, mistakes: &mut Diagnostics) -> CsvFormat {
     let header = table.optional("header").and_then(|value| {
         let header = value.boolean(mistakes)?;
         if header && !has_header {

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Diagnostics, Mistake, SecretAccess};
-use super::reader::ConfigValue;
+use super::reader::{ConfigValue, Table};
 use crate::credentials;
 use crate::suggest;
 
@@ -19,7 +19,7 @@ use crate::suggest;
 const SECRET_TABLES: &[&str] = &["properties", "options"];
 
 /// Tables of the names of fields, which may be called as they like.
-const PLAIN_TABLES: &[&str] = &["fields", "names"];
+const PLAIN_TABLES: &[&str] = &["fields", "folders", "names"];
 
 /// Tables of tables that are called as their authors like.
 const NAMED_TABLES: &[&str] = &["plugins", "sources", "operators", "sinks"];
@@ -28,7 +28,7 @@ const NAMED_TABLES: &[&str] = &["plugins", "sources", "operators", "sinks"];
 const MIXED_TABLES: &[&str] = &["headers"];
 
 /// What may be a secret by itself.
-const SECRET_KEYS: &[&str] = &["token", "url"];
+const SECRET_KEYS: &[&str] = &["password", "token", "url"];
 
 /// The keys of a table that says where a secret is.
 const PLACES: &[&str] = &["env", "file"];
@@ -339,6 +339,32 @@ fn secret_lines(text: &str) -> Vec<Range<usize>> {
         start = end;
     }
     secrets
+}
+
+/// Reads options of an object store, which checks them itself.
+pub fn read_options(table: Table, mistakes: &mut Diagnostics) -> Vec<(String, String)> {
+    let mut options = Vec::new();
+    for (name, value) in table.into_entries() {
+        let text = match value.raw() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Boolean(boolean) => boolean.to_string(),
+            DeValue::Integer(integer) => integer.to_string(),
+            DeValue::Table(_) => match read_outside(&value, mistakes) {
+                Some(text) => text,
+                None => continue,
+            },
+            _ => {
+                value.refuse(
+                    "a text, { env = \"NAME\" }, { file = \"path\" }, a whole number, true or \
+                     false",
+                    mistakes,
+                );
+                continue;
+            }
+        };
+        options.push((name.into_inner(), text));
+    }
+    options
 }
 
 #[cfg(test)]

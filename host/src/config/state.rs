@@ -2,7 +2,6 @@
 //! often checkpoints are made, and how a failed pipeline is restarted.
 
 use toml::Spanned;
-use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::reader::{ConfigValue, Table};
@@ -168,38 +167,12 @@ fn read_upload(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Upload
     let options = table
         .optional("options")
         .and_then(|value| value.table(mistakes));
-    let options = options.map(|options| read_options(options, mistakes));
+    let options = options.map(|options| secrets::read_options(options, mistakes));
     table.finish(mistakes);
     Some(UploadConfig {
         url: url?,
         options: options.unwrap_or_default(),
     })
-}
-
-/// Reads options of the object store, which checks them itself.
-fn read_options(table: Table, mistakes: &mut Diagnostics) -> Vec<(String, String)> {
-    let mut options = Vec::new();
-    for (name, value) in table.into_entries() {
-        let text = match value.raw() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Boolean(boolean) => boolean.to_string(),
-            DeValue::Integer(integer) => integer.to_string(),
-            DeValue::Table(_) => match secrets::read_outside(&value, mistakes) {
-                Some(text) => text,
-                None => continue,
-            },
-            _ => {
-                value.refuse(
-                    "a text, { env = \"NAME\" }, { file = \"path\" }, a whole number, true or \
-                     false",
-                    mistakes,
-                );
-                continue;
-            }
-        };
-        options.push((name.into_inner(), text));
-    }
-    options
 }
 
 pub(super) fn read_restart(

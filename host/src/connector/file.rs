@@ -14,14 +14,22 @@ mod known;
 mod mark;
 /// Follows files that grow.
 mod follow;
+/// Reads objects of an object store.
+mod objects;
 /// Files that are being read, compressed ones too.
 pub mod opened;
+/// Reads fields of rows in the names of their folders.
+mod folder_fields;
+/// Folders that the fields of a row name.
+mod folders;
 /// Writes text formats into one file.
 mod lines;
 /// The names of numbered files.
 mod numbered;
 /// Writes Parquet.
 mod parquet;
+/// Writes parts in folders.
+mod parts;
 /// Reads standard input and other pipes.
 pub mod pipe;
 /// Reads Parquet.
@@ -32,6 +40,8 @@ mod part;
 pub mod rolling;
 /// The sink `file`.
 pub mod sink;
+/// The formats of files that are written.
+pub mod sink_format;
 /// The source `file`.
 pub mod source;
 /// A text file being written.

@@ -20,8 +20,6 @@ pub mod sink;
 pub mod source;
 /// Reads streams, each from a position.
 mod stream;
-/// Keys with fields of the row in them.
-mod template;
 /// Rows and the checkpoint's number committed together.
 pub mod transaction;
 

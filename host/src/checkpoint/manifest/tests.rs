@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, RowNumbers};
+use crate::checkpoint::snapshot::{
+    PartSnapshot, PartitionSnapshot, PartitionState, PartsSnapshot, Position, RowNumbers,
+};
 use crate::plan::change::{ConnectorDescription, NodeClass, OperatorDescription};
 use crate::plan::{Alignment, Emit, JoinKind, JoinRule, Matching, TimeDomain, Version, Window};
 use crate::state::spec::{RowKind, TableSpec};
@@ -271,6 +273,28 @@ fn purposes() -> impl Strategy<Value = Purpose> {
     ]
 }
 
+/// Parts that begin with this number.
+fn parts(next: u64) -> PartsSnapshot {
+    let open = PartSnapshot {
+        number: next,
+        folder: format!("k={next}/ü"),
+        bytes: next,
+        digest: format!("{next:x}"),
+        began_ms: Some(-1),
+        ..PartSnapshot::default()
+    };
+    let complete = PartSnapshot {
+        upload: Some(format!("{next:x}")),
+        pieces: vec![String::new(); next as usize % 3],
+        ..PartSnapshot::default()
+    };
+    PartsSnapshot {
+        next,
+        open: vec![open],
+        complete: vec![complete],
+    }
+}
+
 fn nodes() -> impl Strategy<Value = NodeManifest> {
     let operator = any::<(Vec<u32>, [Option<i64>; 3])>();
     let operator = operator.prop_map(|(tables, [time_ms, newest_ms, ended_ms])| {
@@ -308,6 +332,7 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
                 series: format!("{next:x}"),
                 next,
             }),
+            parts: number.map(parts),
         })
     });
     let source = prop::collection::vec(sources(), 0..3).prop_map(ProgressManifest::Source);

@@ -602,7 +602,7 @@ proptest::proptest! {
             url: "s3://bucket/prefix".into(),
             options: options.map(|(name, value)| (name.to_owned(), value)).into(),
         };
-        if s3::connect(&plan).is_ok() {
+        if crate::store::s3::connect(&plan).is_ok() {
             let [(_, endpoint), ..] = &plan.options[..] else {
                 unreachable!("it is the first option");
             };

@@ -13,7 +13,7 @@ use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
 use super::digest::{ReadText, RunningDigest};
-use super::known::{SourceFile, cannot_read, letting_go};
+use super::known::{SourceFile, called, cannot_read, letting_go};
 use super::mark::{FileMark, Head, LinkNames, Seen};
 use super::opened::{Compression, OpenFiles, OpenedFile};
 use crate::batch::Offsets;
@@ -433,7 +433,7 @@ impl RawBlock {
 impl BlockReader {
     fn new(file: OpenedFile, known_as: Arc<str>, format: &Format) -> Self {
         BlockReader {
-            name: shown(file.path()).into(),
+            name: called(file.path(), &known_as).into(),
             known_as,
             file,
             head: Head::default(),

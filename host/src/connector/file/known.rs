@@ -22,6 +22,9 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, S
 use crate::paths::{identity, link_name_in, name_in, shown};
 use crate::source::{LeftPartition, SourceContext, SourceError};
 
+/// What the path of objects, and the name of each, begins with.
+pub(super) const S3: &str = "s3://";
+
 /// How many files a message names.
 const SHOWN: usize = 5;
 
@@ -78,11 +81,31 @@ impl SourceFile {
         files.collect()
     }
 
+    /// A file with what an object has. `restored` is what the checkpoint has of that, without
+    /// a mark: the object is known otherwise.
+    pub fn of_object(
+        path: PathBuf,
+        name: Arc<str>,
+        compression: Compression,
+        is_whole: bool,
+        restored: Option<PartitionSnapshot>,
+    ) -> Self {
+        SourceFile {
+            path,
+            name,
+            links: LinkNames::of([]),
+            compression,
+            is_whole,
+            id: None,
+            restored,
+        }
+    }
+
     pub fn open(&self, context: &SourceContext) -> Result<OpenedFile, SourceError> {
         let opened = self.opened();
         let opened = opened.map_err(|cause| self.cannot_read(&cause, context))?;
         if self.id.is_some_and(|id| !id.is(opened.id())) {
-            let what = format!("cannot read {}", shown(&self.path));
+            let what = format!("cannot read {}", called(&self.path, &self.name));
             let cause = "another file has got its name just now";
             return Err(context.failed(what, cause, Fault::OUTSIDE));
         }
@@ -677,6 +700,14 @@ fn is_gone_now(path: &Path, context: &SourceContext) -> SourceError {
     context.failed(what, cause, Fault::OUTSIDE_LASTING)
 }
 
+/// What messages call a file. One with what an object has is called as that is.
+pub(super) fn called(path: &Path, name: &str) -> String {
+    match name.starts_with(S3) {
+        true => name.to_owned(),
+        false => shown(path),
+    }
+}
+
 /// `name` is that in checkpoints.
 pub(super) fn cannot_read(
     path: &Path,
@@ -684,7 +715,7 @@ pub(super) fn cannot_read(
     cause: &io::Error,
     context: &SourceContext,
 ) -> SourceError {
-    let what = format!("cannot read {}", shown(path));
+    let what = format!("cannot read {}", called(path, name));
     let fault = Fault::of_io(cause);
     match cause.get_ref().is_some_and(|cause| cause.is::<Changed>()) {
         true => {

@@ -49,15 +49,20 @@ impl ParquetSink {
     }
 }
 
+/// How all files are compressed.
+pub(super) fn writer_properties() -> WriterProperties {
+    let compression = Compression::ZSTD(ZstdLevel::default());
+    WriterProperties::builder()
+        .set_compression(compression)
+        .build()
+}
+
 impl ParquetFile {
     fn new(mut part: PartFile, schema: &Arc<Schema>) -> Result<Self, SinkError> {
         part.begin()?;
         let (node, path) = (part.node().to_owned(), part.path().to_owned());
         let schema = Arc::new(schema.to_arrow());
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .build();
-        let writer = ArrowWriter::try_new(part, schema.clone(), Some(properties));
+        let writer = ArrowWriter::try_new(part, schema.clone(), Some(writer_properties()));
         Ok(ParquetFile {
             writer: writer.map_err(|cause| error(&node, &path, cause))?,
             node,

@@ -27,7 +27,7 @@ use parquet::errors::ParquetError;
 
 use self::columns::{Checked, column, find, fits, lenient, names};
 use super::digest::start_of;
-use super::known::{SourceFile, cannot_read};
+use super::known::{SourceFile, called, cannot_read};
 use super::mark::{FileMark, Head};
 use super::opened::{OpenFiles, OpenedFile};
 use crate::batch::{Block, Offsets, Payload};
@@ -35,7 +35,6 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::format::RowFormat;
 use crate::json::render_columns;
-use crate::paths::shown;
 use crate::schema::{Field, Schema};
 use crate::source::chunk::{BadRow, Chunk, at_row};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, TURN_ROWS};
@@ -296,7 +295,7 @@ impl ParquetPartition {
     /// Checks the columns, and returns the number of rows.
     fn check(&self, metadata: &ArrowReaderMetadata, reading: &Reading) -> Result<u64, SourceError> {
         let refuse = |wrong: String| {
-            let message = format!("{}: {wrong}", shown(&self.path));
+            let message = format!("{}: {wrong}", called(&self.path, &self.name));
             reading.context.refuse(message, Fault::OUTSIDE_LASTING)
         };
         check_fields(metadata.schema().fields(), &reading.fields).map_err(refuse)?;
@@ -312,7 +311,7 @@ impl ParquetPartition {
     }
 
     fn failed(&self, cause: &ParquetError, context: &SourceContext) -> SourceError {
-        let what = format!("cannot read {}", shown(&self.path));
+        let what = format!("cannot read {}", called(&self.path, &self.name));
         context.failed(what, unreadable(cause), fault_of(cause))
     }
 

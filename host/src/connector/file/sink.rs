@@ -23,16 +23,19 @@ use super::numbered::Numbered;
 use super::opened::Compression;
 use super::parquet::{CheckpointedParquet, ParquetSink};
 use super::part::{PartFile, part_of};
+use super::parts::sink::{FolderSettings, PartRows, PathKeys, read_folders};
 use super::rolling::{Roll, Rolling, RollingSink};
+use super::sink_format::{SINK_FORMATS, SinkFormat};
 use super::text_file::TextFile;
 use super::written::list_with;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::format::extension;
+use crate::config::format::{extension, read_csv};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::text_rows::{Csv, JsonLines, TextFormat};
 use crate::connector::{Description, Planning};
 use crate::devices::is_named_pipe;
 use crate::files::FileUser;
+use crate::format::CsvFormat;
 use crate::paths::{STANDARD_OUTPUT, identity, is_device, is_nowhere, name_in, written_at};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
@@ -44,9 +47,12 @@ pub const KIND: SinkKind = SinkKind { name: "file", read };
 struct FileSinkSettings {
     path: Spanned<String>,
     format: SinkFormat,
+    csv: CsvFormat,
     compression: Compression,
     if_exists: IfExists,
     roll: Option<Spanned<Roll>>,
+    /// Present where rows go into folders that their fields name.
+    folders: Option<FolderSettings>,
 }
 
 /// The file to write, and its format.
@@ -56,38 +62,11 @@ pub struct FileSink {
     /// The pipeline's folder.
     pub folder: PathBuf,
     pub format: SinkFormat,
+    /// How CSV is written, if it is that.
+    pub csv: CsvFormat,
     pub compression: Compression,
     pub if_exists: IfExists,
     pub roll: Option<Roll>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SinkFormat {
-    Json,
-    Csv,
-    Parquet,
-}
-
-impl SinkFormat {
-    /// Its name in the config.
-    pub fn name(self) -> &'static str {
-        match self {
-            SinkFormat::Json => "json",
-            SinkFormat::Csv => "csv",
-            SinkFormat::Parquet => "parquet",
-        }
-    }
-
-    /// With its compression: a file goes on as it was begun.
-    fn compressed_name(self, compression: Compression) -> &'static str {
-        match (self, compression) {
-            (SinkFormat::Json, Compression::Gzip) => "json, gzip",
-            (SinkFormat::Json, Compression::Zstd) => "json, zstd",
-            (SinkFormat::Csv, Compression::Gzip) => "csv, gzip",
-            (SinkFormat::Csv, Compression::Zstd) => "csv, zstd",
-            (format, _) => format.name(),
-        }
-    }
 }
 
 const IF_EXISTS: &[(&str, IfExists)] = &[
@@ -96,19 +75,16 @@ const IF_EXISTS: &[(&str, IfExists)] = &[
     ("append", IfExists::Append),
 ];
 
-const FORMATS: &[(&str, SinkFormat)] = &[
-    ("json", SinkFormat::Json),
-    ("csv", SinkFormat::Csv),
-    ("parquet", SinkFormat::Parquet),
-];
-
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
     let path = table
         .required("path", "the file to write", mistakes)
         .and_then(|value| value.path(mistakes));
+    let open_parts = table.optional("open_parts");
+    let options = table.optional("options");
     let format = table.optional("format");
     let compression = table.optional("compression");
     let if_exists = table.optional("if_exists");
+    let csv = table.optional("csv");
     let roll = match table.optional("roll") {
         Some(value) => Some(read_roll(&value, mistakes)?),
         None => None,
@@ -121,9 +97,15 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         Some(value) => value.choice(IF_EXISTS, mistakes)?,
         None => Spanned::new(0..0, IfExists::default()),
     };
+    let keys = PathKeys {
+        path: path?,
+        open_parts,
+        options,
+    };
+    let (path, folders) = read_folders(table, keys, mistakes)?;
     let format = match format {
-        Some(value) => value.choice(FORMATS, mistakes)?.into_inner(),
-        None => match extension(Compression::uncompressed(path.as_ref()?.get_ref())) {
+        Some(value) => value.choice(SINK_FORMATS, mistakes)?.into_inner(),
+        None => match extension(Compression::uncompressed(path.get_ref())) {
             "json" | "jsonl" | "ndjson" => SinkFormat::Json,
             "csv" => SinkFormat::Csv,
             "parquet" => SinkFormat::Parquet,
@@ -137,8 +119,24 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             }
         },
     };
-    let path = path?;
-    if format == SinkFormat::Parquet && *if_exists.get_ref() == IfExists::Append {
+    let has_parts = folders.is_some();
+    let csv = match csv {
+        Some(value) if format != SinkFormat::Csv => {
+            let name = format.name();
+            mistakes.push(
+                Mistake::new(format!(
+                    "{} has `csv` settings, and its format is {name}",
+                    table.owner()
+                ))
+                .at(value.key_span(), "")
+                .help("remove them, or write `format = \"csv\"`"),
+            );
+            return None;
+        }
+        Some(value) => read_csv(value.table(mistakes)?, true, mistakes),
+        None => CsvFormat::default(),
+    };
+    if format == SinkFormat::Parquet && !has_parts && *if_exists.get_ref() == IfExists::Append {
         mistakes.push(
             Mistake::new(format!(
                 "{} cannot append to a Parquet file, which is complete once it is written",
@@ -161,7 +159,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
                 .help("give the file a name that ends with `.parquet`"),
         });
     }
-    if let (SinkFormat::Parquet, Some(roll)) = (format, &roll) {
+    if let (SinkFormat::Parquet, Some(roll), false) = (format, &roll, has_parts) {
         mistakes.push(
             Mistake::new(format!(
                 "{} cannot roll Parquet files: with `[checkpoints]`, each checkpoint has a file \
@@ -178,9 +176,11 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
     Some(Box::new(FileSinkSettings {
         path,
         format,
+        csv,
         compression: compression.map_or(by_name, Spanned::into_inner),
         if_exists: if_exists.into_inner(),
         roll,
+        folders,
     }))
 }
 
@@ -224,9 +224,19 @@ const ROLL_MS_LEAST: i64 = 1_000;
 impl SinkSettings for FileSinkSettings {
     fn plan(
         &self,
-        _: Option<&Schema>,
+        columns: Option<&Schema>,
         planning: &mut Planning<'_>,
     ) -> Option<Box<dyn SinkConnector>> {
+        if let Some(folders) = &self.folders {
+            let rows = PartRows {
+                format: self.format,
+                csv: self.csv,
+                compression: self.compression,
+                if_exists: self.if_exists,
+                roll: self.roll.as_ref().map(|roll| *roll.get_ref()),
+            };
+            return folders.plan(rows, columns?, planning);
+        }
         let path = written_at(planning.folder, self.path.get_ref());
         let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
         let is_device = is_device(&path);
@@ -261,6 +271,7 @@ impl SinkSettings for FileSinkSettings {
             path,
             folder: planning.folder.to_owned(),
             format: self.format,
+            csv: self.csv,
             compression: self.compression,
             if_exists: self.if_exists,
             roll: self.roll.as_ref().map(|roll| *roll.get_ref()),
@@ -335,7 +346,7 @@ impl SinkConnector for FileSink {
         }
         match self.format {
             SinkFormat::Json => self.open_text(node, context, options, JsonLines::new(schema)),
-            SinkFormat::Csv => self.open_text(node, context, options, Csv::new(schema)),
+            SinkFormat::Csv => self.open_text(node, context, options, Csv::new(schema, self.csv)),
             SinkFormat::Parquet if context.is_checkpointed => {
                 let files = CheckpointedParquet::new(node, path, schema, options)?;
                 Ok(Box::new(files))

@@ -11,28 +11,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::json;
 use toml::Spanned;
 
+use super::folder_fields::{FolderFields, FolderFieldsSource};
 use super::follow::{self, FollowSource, Start, Watched};
 use super::input::{FileInput, FirstLine, HEADER_BYTES, first_line};
-use super::known::{SourceFile, not_among, recognize};
+use super::known::{S3, SourceFile, not_among, recognize};
+use super::objects::ObjectsSource;
 use super::opened::Compression;
 use super::parquet_source::{self, ParquetInput};
 use super::pipe::{Pipe, PipeSource};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, SourceSnapshot};
-use crate::config::column::DeclaredColumn;
+use crate::config::column::{self, DeclaredColumn};
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{FILES, FormatKind, WrittenRows, extension, read_rows};
 use crate::config::reader::{ConfigValue, Table};
+use crate::config::secrets;
 use crate::connector::{Description, InputFiles, Planning};
 use crate::decode::{Decoder, Header, check_header_start};
 use crate::files::{FileUser, what_is_missing};
 use crate::format::{Format, RowFormat};
-use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files, shown};
-use crate::schema::Schema;
+use crate::paths::{
+    here_if_empty, identity, name_matches, path_matches, read_folder, show_files, shown,
+};
+use crate::plan::state::RemotePlan;
+use crate::schema::{DataType, Field, Schema};
 use crate::source::{
     LeftPartition, Noticed, Pending, SourceConnector, SourceContext, SourceError, SourceInput,
     SourceKind, SourceSettings,
 };
+use crate::store::connect;
 
 pub const KIND: SourceKind = SourceKind { name: "file", read };
 
@@ -44,6 +51,12 @@ struct FileSourceSettings {
     /// Absent where files are read to their ends.
     follow: Option<Follow>,
     rows: WrittenRows,
+    /// What rows have, and behind that what folders name.
+    columns: Vec<DeclaredColumn>,
+    /// Where `folders` is, if it is there.
+    folders: Option<Span>,
+    /// Those of the object store, if objects are read.
+    options: Vec<(String, String)>,
 }
 
 /// That files are followed.
@@ -154,11 +167,7 @@ impl FileSource {
     /// they may be gone.
     fn check_patterns(&self, context: &SourceContext) -> Result<(), SourceError> {
         for (folder, pattern) in &self.patterns {
-            let is_found = |path: &PathBuf| {
-                let name = path.file_name().and_then(|name| name.to_str());
-                path.parent() == Some(folder)
-                    && name.is_some_and(|name| name_matches(pattern, name))
-            };
+            let is_found = |path: &PathBuf| path_matches(folder, pattern, path);
             if self.paths.iter().any(is_found)
                 || list(folder, pattern).is_ok_and(|paths| !paths.is_empty())
             {
@@ -214,12 +223,80 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         implied
     };
     let rows = read_rows(table, implied, &FILES, mistakes);
+    let options = table.optional("options");
+    let folders = table.optional("folders");
+    let place = folders.as_ref().map(ConfigValue::key_span);
+    let (rows, mut columns) = (rows?, Vec::new());
+    columns.extend(rows.columns.iter().cloned());
+    if let Some(value) = folders {
+        columns.extend(read_folder_fields(&value, &rows.columns, mistakes)?);
+    }
+    let paths = path?;
+    let options = match options {
+        Some(value) if !paths.iter().any(is_object) => {
+            mistakes.push(
+                Mistake::new(format!(
+                    "{} reads files, which have no options",
+                    table.owner()
+                ))
+                .at(value.key_span(), "")
+                .help("remove them, or read objects: \"s3://bucket/folder/*.jsonl\""),
+            );
+            return None;
+        }
+        Some(value) => secrets::read_options(value.table(mistakes)?, mistakes),
+        None => Vec::new(),
+    };
     Some(Box::new(FileSourceSettings {
-        paths: path?,
+        paths,
         compression: compression.map(Spanned::into_inner),
         follow: follow?,
-        rows: rows?,
+        rows,
+        columns,
+        folders: place,
+        options,
     }))
+}
+
+/// Whether a path is that of objects in an object store.
+fn is_object(path: &Spanned<String>) -> bool {
+    path.get_ref().starts_with(S3)
+}
+
+/// Reads the fields that folders name.
+fn read_folder_fields(
+    value: &ConfigValue<'_>,
+    fields: &[DeclaredColumn],
+    mistakes: &mut Diagnostics,
+) -> Option<Vec<DeclaredColumn>> {
+    let entries = value.table(mistakes)?.into_entries();
+    let columns = entries.map(|(name, value)| column::read(name, &value, mistakes));
+    let columns: Vec<Option<DeclaredColumn>> = columns.collect();
+    let columns = columns.into_iter().collect::<Option<Vec<_>>>()?;
+    for (index, column) in columns.iter().enumerate() {
+        let Field {
+            name, data_type, ..
+        } = &column.field;
+        let others = fields.iter().chain(&columns[..index]);
+        let mut others = others.filter(|other| other.field.name == *name);
+        let mistake = match (others.next(), data_type) {
+            (Some(other), _) => {
+                Mistake::new(format!("{} has the field `{name}` twice", value.what()))
+                    .at(column.place.clone(), "again here")
+                    .at(other.place.clone(), "first here")
+                    .help("a field is either in the rows or in the name of a folder")
+            }
+            (None, DataType::List(_) | DataType::Record(_)) => Mistake::new(format!(
+                "a folder cannot have `{name}`, which is `{data_type}`"
+            ))
+            .at(column.place.clone(), "")
+            .help("folders have single values"),
+            (None, _) => continue,
+        };
+        mistakes.push(mistake);
+        return None;
+    }
+    Some(columns)
 }
 
 /// Reads `follow` and `start`.
@@ -433,9 +510,79 @@ impl FileSourceSettings {
     }
 }
 
+impl FileSourceSettings {
+    /// Reads objects of an object store.
+    fn plan_objects(
+        &self,
+        planning: &mut Planning<'_>,
+        path: &Spanned<String>,
+    ) -> Option<Box<dyn SourceConnector>> {
+        let title = planning.title;
+        let mut mistake = |what: String, place: Span, help: &str| {
+            let mistake = Mistake::new(format!("{title} {what}")).at(place, "");
+            planning.mistakes.push(mistake.help(help));
+        };
+        if let Some(other) = self.paths.iter().find(|other| *other != path) {
+            let what = "reads objects and something else".to_owned();
+            mistake(
+                what,
+                other.span(),
+                "give each pattern of objects a source of its own",
+            );
+            return None;
+        }
+        if let Some(follow) = &self.follow {
+            let what = "follows objects, which do not grow".to_owned();
+            let help = "remove `follow`: a run that goes on later reads new objects";
+            mistake(what, follow.place.clone(), help);
+            return None;
+        }
+        let (folder, pattern) = ObjectsSource::split(path.get_ref());
+        let plan = RemotePlan {
+            url: folder.to_owned(),
+            options: self.options.clone(),
+        };
+        let help = "give a path such as \"s3://bucket/folder/*.jsonl\", and what else is to be \
+                    known in `options`";
+        if pattern.is_empty() {
+            let what = format!("reads `{}`, which names no objects", path.get_ref());
+            mistake(what, path.span(), help);
+            return None;
+        }
+        if let Err(problem) = connect(&plan) {
+            let what = format!("cannot read `{}`: {problem}", path.get_ref());
+            mistake(what, path.span(), help);
+            return None;
+        }
+        let objects = ObjectsSource {
+            plan,
+            pattern: pattern.to_owned(),
+            format: self.rows.format.clone(),
+            compression: self.compression,
+            is_parquet: self.rows.is_parquet,
+        };
+        Some(self.with_folder_fields(objects))
+    }
+
+    /// With the fields that folders name, if there are any.
+    fn with_folder_fields(&self, files: impl SourceConnector) -> Box<dyn SourceConnector> {
+        match self.folders {
+            Some(_) => Box::new(FolderFieldsSource {
+                files: Box::new(files),
+                fields: self.folder_fields(),
+            }),
+            None => Box::new(files),
+        }
+    }
+
+    fn folder_fields(&self) -> FolderFields {
+        FolderFields::of(&self.columns[self.rows.columns.len()..])
+    }
+}
+
 impl SourceSettings for FileSourceSettings {
     fn columns(&self) -> &[DeclaredColumn] {
-        &self.rows.columns
+        &self.columns
     }
 
     /// Files that were rotated away have no more rows, and would hold back event time for ever.
@@ -445,6 +592,21 @@ impl SourceSettings for FileSourceSettings {
 
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
         if self.rows.is_parquet && !self.may_be_parquet(planning) {
+            return None;
+        }
+        if let Some(path) = self.paths.iter().find(|path| is_object(path)) {
+            return self.plan_objects(planning, path);
+        }
+        let beside = self.folders.as_ref().and_then(|folders| {
+            let pipe = self.pipe(planning.folder).map(|(_, place)| place);
+            let followed = self.follow.as_ref().map(|follow| follow.place.clone());
+            Some((folders.clone(), pipe.or(followed)?))
+        });
+        if let Some((folders, place)) = beside {
+            let message = format!("{} reads no folders that name fields", planning.title);
+            let mistake = Mistake::new(message).at(folders, "").at(place, "");
+            let help = "pipes and files that grow have none: remove `folders`";
+            planning.mistakes.push(mistake.help(help));
             return None;
         }
         if let Some((pipe, place)) = self.pipe(planning.folder) {
@@ -489,7 +651,20 @@ impl SourceSettings for FileSourceSettings {
             links,
             warnings,
         } = self.find_files(planning)?;
-        Some(Box::new(FileSource {
+        let fields = self.folder_fields();
+        let read = |path: &PathBuf| fields.read(&path.to_string_lossy()).err();
+        if planning.input_files != InputFiles::Replaced
+            && let Some(why) = paths.iter().find_map(read)
+        {
+            let place = self.folders.clone().unwrap_or_default();
+            let mistake = Mistake::new(format!("{}: {why}", planning.title)).at(place, "");
+            planning.mistakes.push(mistake.help(
+                "give `path` the folders that are called like the fields, such as \
+                 \"out/date=*/*.jsonl\" for `folders = { date = \"utf8\" }`",
+            ));
+            return None;
+        }
+        let files = FileSource {
             patterns: patterns.map(|path| split(planning.folder, path)).collect(),
             links,
             warnings,
@@ -500,7 +675,8 @@ impl SourceSettings for FileSourceSettings {
                 self.rows.format.clone(),
                 self.compression,
             )
-        }))
+        };
+        Some(self.with_folder_fields(files))
     }
 }
 
@@ -662,9 +838,6 @@ fn matches(
     }
     let (folder, pattern) = split(planning.folder, text);
     let pattern = pattern.as_str();
-    if let Some(mistake) = star_in_folder(title, written) {
-        return Err(Some(mistake));
-    }
     let user = FileUser::new(format!("{title} reads it"), place.clone());
     planning.files.reads_pattern(user, &folder, pattern);
     if planning.input_files == InputFiles::Replaced {
@@ -686,7 +859,7 @@ fn matches(
     if paths.is_empty() && planning.input_files == InputFiles::MustExist {
         let unmatched = format!("{title} reads `{text}`, which no file in {shown} matches");
         return Err(Some(
-            mistake(unmatched).help("`*` matches any characters of a file's name"),
+            mistake(unmatched).help("`*` matches any characters of a file's or a folder's name"),
         ));
     }
     Ok(paths)
@@ -696,9 +869,11 @@ fn star_in_folder(title: &str, written: &Spanned<String>) -> Option<Mistake> {
     let text = written.get_ref();
     let (folder, _) = text.rsplit_once('/')?;
     folder.contains('*').then(|| {
-        Mistake::new(format!("{title}: `{text}` has a `*` in a folder's name"))
-            .at(written.span(), "")
-            .help("only the last part of a path can have one: \"events/*.jsonl\"")
+        Mistake::new(format!(
+            "{title} follows `{text}`, which has a `*` in a folder's name"
+        ))
+        .at(written.span(), "")
+        .help("files are followed in one folder: \"events/*.jsonl\"")
     })
 }
 
@@ -774,25 +949,41 @@ fn has_line(path: &Path) -> bool {
     start.is_ok_and(|start| start.contains(&b'\n'))
 }
 
-/// The folder of a pattern, and the pattern of names in it.
+/// The folder of a pattern, and the pattern of names below it.
 fn split(folder: &Path, text: &str) -> (PathBuf, String) {
-    match text.rsplit_once('/') {
-        Some((within, pattern)) => (folder.join(format!("{within}/")), pattern.to_owned()),
+    let star = text.find('*').unwrap_or(text.len());
+    match text[..star].rsplit_once('/') {
+        Some((within, _)) => {
+            let pattern = text[within.len() + 1..].to_owned();
+            (folder.join(format!("{within}/")), pattern)
+        }
         None => (folder.to_owned(), text.to_owned()),
     }
 }
 
+/// The files below a folder that match a pattern.
 fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
+    let (first, rest) = match pattern.split_once('/') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (pattern, None),
+    };
     for entry in read_folder(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let path = entry.path();
-        // A link to what is not there may have led to a file.
-        let is_file = path.is_file() || (path.is_symlink() && !path.exists());
         // A name that is not UTF-8 matches by its other characters.
-        if name_matches(pattern, &name.to_string_lossy()) && is_file {
-            paths.push(folder.join(&name));
+        if !name_matches(first, &name.to_string_lossy()) {
+            continue;
+        }
+        let path = entry.path();
+        match rest {
+            Some(rest) if path.is_dir() => paths.extend(list(&folder.join(&name), rest)?),
+            Some(_) => {}
+            // A link to what is not there may have led to a file.
+            None if path.is_file() || (path.is_symlink() && !path.exists()) => {
+                paths.push(folder.join(&name));
+            }
+            None => {}
         }
     }
     Ok(paths)

@@ -371,7 +371,7 @@ impl Known {
 }
 
 /// Whether all of a file, which has so many bytes, is this text.
-fn has_text(file: &File, bytes: u64, text: &WrittenText) -> io::Result<bool> {
+pub(super) fn has_text(file: &File, bytes: u64, text: &WrittenText) -> io::Result<bool> {
     let mut read = RunningDigest::default();
     read.add_file(file, bytes)?;
     text.is(file, &read)

@@ -14,7 +14,6 @@ use toml::Spanned;
 
 use super::command::{KINDS, KeyPart, Kind, Layout};
 use super::keys::read_connection;
-use super::template::{self, Part};
 use super::transaction::{RedisTransaction, queued};
 use super::{Commands, Failure, RedisConnection, Session, checked};
 use crate::batch::Batch;
@@ -24,6 +23,7 @@ use crate::checkpoint::transaction::Participant;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::server::{Turn, shown};
+use crate::connector::template::{self, Part};
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;

@@ -22,6 +22,7 @@ use crate::connector::server::{Backoff, Server, shown};
 use crate::connector::text_rows::{Csv, JsonLines, RawLines, TextFormat, TextRows};
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
+use crate::format::CsvFormat;
 use crate::offload::blocking;
 use crate::plan::state::Delivery;
 use crate::schema::{DataType, Schema};
@@ -184,7 +185,7 @@ impl SinkConnector for TcpSink {
     ) -> Result<Box<dyn Sink>, SinkError> {
         let format: Box<dyn TextFormat> = match self.format {
             TextKind::Json => Box::new(JsonLines::new(schema)),
-            TextKind::Csv => Box::new(Csv::new(schema)),
+            TextKind::Csv => Box::new(Csv::new(schema, CsvFormat::default())),
             TextKind::Raw => Box::new(RawLines),
         };
         let mut writer = TcpWriter {

@@ -19,8 +19,10 @@ use crate::clock::ManualClock;
 use crate::connector::file::beginning::IfExists;
 use crate::connector::file::opened::Compression;
 use crate::connector::file::rolling::Roll;
-use crate::connector::file::sink::{FileSink, SinkFormat};
+use crate::connector::file::sink::FileSink;
+use crate::connector::file::sink_format::SinkFormat;
 use crate::element::CheckpointId;
+use crate::format::CsvFormat;
 use crate::schema::{DataType, Field, Schema};
 use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError};
 
@@ -65,6 +67,7 @@ impl Folder {
                 format,
                 compression,
                 if_exists: IfExists::Fail,
+                csv: CsvFormat::default(),
                 // Those of Parquet are numbered by checkpoints.
                 roll: (format != SinkFormat::Parquet).then_some(roll),
             },

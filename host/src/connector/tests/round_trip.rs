@@ -18,7 +18,8 @@ use super::sources::{context, plan};
 use crate::batch::Batch;
 use crate::connector::file::beginning::IfExists;
 use crate::connector::file::opened::Compression;
-use crate::connector::file::sink::{FileSink, SinkFormat};
+use crate::connector::file::sink::FileSink;
+use crate::connector::file::sink_format::SinkFormat;
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;
 use crate::decimal;
@@ -133,6 +134,7 @@ async fn through_a_file(
         format: sink,
         compression,
         if_exists: IfExists::Fail,
+        csv: CsvFormat::default(),
         roll: None,
     };
     let open = |restored| {
@@ -206,6 +208,7 @@ fn write_file(batch: &Batch, format: SinkFormat, folder: &Path) -> PathBuf {
         format,
         compression: Compression::None,
         if_exists: IfExists::Fail,
+        csv: CsvFormat::default(),
         roll: None,
     };
     let opened = file.open("out", &batch.schema, &SinkContext::default());

@@ -24,7 +24,8 @@ use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::connector::console::Console;
 use crate::connector::file::beginning::IfExists;
 use crate::connector::file::opened::Compression;
-use crate::connector::file::sink::{FileSink, SinkFormat};
+use crate::connector::file::sink::FileSink;
+use crate::connector::file::sink_format::SinkFormat;
 use crate::connector::memory::sink::MemorySink;
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
@@ -94,6 +95,7 @@ fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError
         format,
         compression: Compression::None,
         if_exists: IfExists::Replace,
+        csv: CsvFormat::default(),
         roll: None,
     })
 }
@@ -339,6 +341,7 @@ fn reopened(
         format,
         compression: Compression::None,
         if_exists: IfExists::Replace,
+        csv: CsvFormat::default(),
         roll: None,
     };
     let mut sink = connector.open("out", &schema(), &context)?;
@@ -380,6 +383,7 @@ fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
             format,
             compression: Compression::None,
             if_exists: IfExists::Replace,
+            csv: CsvFormat::default(),
             roll: None,
         })
         .unwrap();
@@ -1005,6 +1009,7 @@ fn compressing(path: &Path, compression: Compression, if_exists: IfExists) -> Fi
         format: SinkFormat::Csv,
         compression,
         if_exists,
+        csv: CsvFormat::default(),
         roll: None,
     }
 }
