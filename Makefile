@@ -4,7 +4,8 @@
 #   make -C examples/cart up  starts an example with PostgreSQL and Redis; down ends it
 #   make test    runs every test, then compares the examples' results with the expected rows
 #   make test-kill  kills a host that copies between Kafka topics, to PostgreSQL, to files and
-#                   objects in folders, and to Redis, N=1000 times each
+#                   objects in folders, and to Redis, and reads what waits for its schema,
+#                   N=1000 times each
 #   make check   checks what CI checks: format, lints, tests, docs, dependencies
 #   make bench   runs the benchmarks; results go to target/bench/results.json
 #   make movielens RATINGS=u.data   measures recommendations on your copy of MovieLens 100k
@@ -55,7 +56,7 @@ test: unit example
 N := 1000
 test-kill: plugins
 	@echo "killing a host $(N) times"
-	@SLUICEBOX_KILLS=$(N) $(if $(SEED),SLUICEBOX_SEED=$(SEED)) $(cargo) test $(flags) --test kill --test postgres --test redis --test redis_source --test http --test folders --test s3 --test lines -- nothing_is_lost --nocapture
+	@SLUICEBOX_KILLS=$(N) $(if $(SEED),SLUICEBOX_SEED=$(SEED)) $(cargo) test $(flags) --test kill --test postgres --test redis --test redis_source --test http --test folders --test s3 --test schemas --test lines -- nothing_is_lost --nocapture
 
 unit: plugins
 	@echo "running the tests"

@@ -74,6 +74,20 @@ pub fn parse(text: &[u8], precision: u8, scale: u8) -> Result<i128, NotDecimal> 
     Ok(if number.is_negative { -units } else { units })
 }
 
+/// Units of a decimal that has `from` digits behind the point, as those of another.
+pub fn rescale(units: i128, from: u8, precision: u8, scale: u8) -> Result<i128, NotDecimal> {
+    let large = NotDecimal::Large {
+        whole: precision - scale,
+    };
+    let power = limit(scale.abs_diff(from));
+    let units = match scale >= from {
+        true => units.checked_mul(power).ok_or(large)?,
+        false if units % power == 0 => units / power,
+        false => return Err(NotDecimal::Digits { scale }),
+    };
+    fits(units, precision).then_some(units).ok_or(large)
+}
+
 /// Reads a whole number, however it is written: `5`, `5.0`, `5e3`.
 pub fn whole(text: &[u8]) -> Result<i128, NotDecimal> {
     parse(text, PRECISION_MAX, 0)

@@ -1,6 +1,8 @@
 //! Decodes rows: from bytes to columns by the source's schema, or to one
 //! sentence that says what is wrong. A bad row does not affect its neighbours.
 
+/// Decodes Avro.
+mod avro;
 /// Builds columns.
 mod column;
 /// Decodes comma-separated values.
@@ -11,6 +13,8 @@ mod fault;
 mod json;
 /// Decodes rows that are a single value.
 mod raw;
+/// Rows that say which schema of a registry they have.
+mod registered;
 /// Decodes messages of syslog.
 mod syslog;
 
@@ -18,7 +22,8 @@ use arrow_array::ArrayRef;
 
 pub(crate) use self::csv::{quoted_length, quoted_length_from};
 use self::fault::RowFault;
-use crate::format::{Format, RowFormat};
+pub use self::registered::{AVRO, RegisteredSchema};
+use crate::format::{Format, MessageFormat, RowFormat};
 use crate::schema::Schema;
 use crate::timestamp::CutTimes;
 
@@ -39,9 +44,23 @@ pub struct Header {
 /// Refuses the beginning of a header that is too long where its lines end in `\r` alone.
 pub(crate) fn check_header_start(format: &Format, start: &[u8]) -> Result<(), String> {
     match format {
-        Format::Json | Format::Raw | Format::Syslog(_) => Ok(()),
+        Format::Json | Format::Raw | Format::Syslog(_) | Format::Message(_) => Ok(()),
         Format::Csv(format) => csv::check_line_ends(start, format.delimiter),
     }
+}
+
+/// Checks that rows can be read into columns, as far as the format's schema tells. The error
+/// says what is wrong with which column.
+pub(crate) fn check_columns(rows: &RowFormat, schema: &Schema) -> Result<(), String> {
+    let fields = rows.written(schema).fields;
+    let checked = match &rows.format {
+        Format::Message(MessageFormat::Avro(avro)) => match &avro.schema {
+            Some(schema) => avro::check(schema, &fields),
+            None => Ok(()),
+        },
+        Format::Json | Format::Csv(_) | Format::Raw | Format::Syslog(_) => Ok(()),
+    };
+    checked.map_err(|fault| fault.to_string())
 }
 
 /// The rows under construction, by format.
@@ -51,6 +70,7 @@ enum FormatRows {
     Csv(csv::CsvRows),
     Raw(raw::RawRows),
     Syslog(syslog::SyslogRows),
+    Avro(avro::AvroRows),
 }
 
 /// The good rows of a block as columns, and the bad ones.
@@ -87,16 +107,53 @@ impl Decoder {
             Format::Syslog(format) => {
                 FormatRows::Syslog(syslog::SyslogRows::new(format, schema, timestamps))
             }
+            Format::Message(MessageFormat::Avro(avro)) => {
+                FormatRows::Avro(avro::AvroRows::new(avro, schema, timestamps))
+            }
         })
+    }
+
+    /// Whether rows are text, as far as their format says.
+    pub fn reads_text(&self) -> bool {
+        match &self.0 {
+            FormatRows::Json(_)
+            | FormatRows::Csv(_)
+            | FormatRows::Raw(_)
+            | FormatRows::Syslog(_) => true,
+            FormatRows::Avro(_) => false,
+        }
+    }
+
+    /// The number of the schema that a row has in a registry, if it has to be learned first.
+    pub fn lacks(&self, row: &[u8]) -> Option<u32> {
+        match &self.0 {
+            FormatRows::Json(_)
+            | FormatRows::Csv(_)
+            | FormatRows::Raw(_)
+            | FormatRows::Syslog(_) => None,
+            FormatRows::Avro(avro) => avro.lacks(row),
+        }
+    }
+
+    /// Learns a schema of a registry, or why there is none of this number.
+    pub fn learn(&mut self, id: u32, schema: Result<&RegisteredSchema, String>) {
+        match &mut self.0 {
+            FormatRows::Json(_)
+            | FormatRows::Csv(_)
+            | FormatRows::Raw(_)
+            | FormatRows::Syslog(_) => {}
+            FormatRows::Avro(avro) => avro.learn(id, schema),
+        }
     }
 
     /// Reads the line that names the columns. Formats that name their fields in each row
     /// ignore it.
     pub fn read_header(&mut self, line: &[u8]) -> Result<Header, String> {
         match &mut self.0 {
-            FormatRows::Json(_) | FormatRows::Raw(_) | FormatRows::Syslog(_) => {
-                Ok(Header::default())
-            }
+            FormatRows::Json(_)
+            | FormatRows::Raw(_)
+            | FormatRows::Syslog(_)
+            | FormatRows::Avro(_) => Ok(Header::default()),
             FormatRows::Csv(csv) => csv.read_header(line),
         }
     }
@@ -106,7 +163,7 @@ impl Decoder {
     pub fn decode(&mut self, data: &[u8], spans: &[(u32, u32)]) -> Decoded {
         // Checking the whole block is several times faster than each row, and
         // nearly always enough.
-        let all_utf8 = simdutf8::basic::from_utf8(data).is_ok();
+        let all_utf8 = !self.0.is_any_bytes() && simdutf8::basic::from_utf8(data).is_ok();
         let mut rows = 0;
         let mut bad = Vec::new();
         for (index, &(start, end)) in spans.iter().enumerate() {
@@ -151,6 +208,7 @@ impl FormatRows {
                 Ok(())
             }
             FormatRows::Syslog(syslog) => syslog.push(&data[start..end]),
+            FormatRows::Avro(avro) => avro.push(&data[start..end]),
         }
     }
 
@@ -159,6 +217,7 @@ impl FormatRows {
         match self {
             FormatRows::Json(_) | FormatRows::Csv(_) | FormatRows::Syslog(_) => false,
             FormatRows::Raw(raw) => raw.is_bytes(),
+            FormatRows::Avro(_) => true,
         }
     }
 
@@ -170,6 +229,7 @@ impl FormatRows {
             // Raw rows are never bad.
             FormatRows::Raw(_) => {}
             FormatRows::Syslog(syslog) => syslog.truncate(rows),
+            FormatRows::Avro(avro) => avro.truncate(rows),
         }
     }
 
@@ -181,6 +241,7 @@ impl FormatRows {
             // They have no times.
             FormatRows::Raw(_) => None,
             FormatRows::Syslog(syslog) => syslog.take_cut_times(),
+            FormatRows::Avro(avro) => avro.take_cut_times(),
         }
     }
 
@@ -190,6 +251,7 @@ impl FormatRows {
             FormatRows::Csv(csv) => csv.take(),
             FormatRows::Raw(raw) => raw.take(),
             FormatRows::Syslog(syslog) => syslog.take(),
+            FormatRows::Avro(avro) => avro.take(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::avro::AvroSchema;
 use crate::schema::Schema;
 use crate::timestamp::{PatternProblem, TimePattern, TimestampFormat};
 
@@ -12,6 +13,22 @@ pub enum Format {
     /// A row is one value, its bytes or text.
     Raw,
     Syslog(SyslogFormat),
+    /// A row is a message of its own, whose bytes a schema explains: nothing in them says
+    /// where it ends.
+    Message(MessageFormat),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageFormat {
+    Avro(AvroFormat),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AvroFormat {
+    /// What rows are written with or, where they say that themselves, what they are read as.
+    pub schema: Option<AvroSchema>,
+    /// Whether rows begin with the number that their schema has in a registry.
+    pub is_registered: bool,
 }
 
 impl Format {
@@ -22,6 +39,7 @@ impl Format {
             Format::Csv(_) => "csv",
             Format::Raw => "raw",
             Format::Syslog(_) => "syslog",
+            Format::Message(MessageFormat::Avro(_)) => "avro",
         }
     }
 }

@@ -58,6 +58,8 @@ pub mod http;
 pub mod batch;
 // Everything that travels between tasks.
 pub mod element;
+// Schemas of Avro.
+pub mod avro;
 // The formats of rows in a stream of bytes.
 pub mod format;
 // Systems that rows come from and go to, a folder each.
@@ -66,6 +68,8 @@ pub mod connector;
 pub mod source;
 // Decodes bytes to columns.
 pub mod decode;
+// Encodes columns as messages with a schema.
+pub mod encode;
 // Reads and writes decimals.
 pub mod decimal;
 // Reads and writes timestamps.

@@ -48,6 +48,7 @@ use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
+use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
 use crate::placement::Placement;
 use crate::schema::Schema;
@@ -147,6 +148,12 @@ pub trait SourceConnector: Any + Send + Sync {
         self.row_format()
     }
 
+    /// Has a decoder of the payload format learn what it needs to decode a row. The error
+    /// says why it cannot.
+    fn teach(&self, _decoder: &mut Decoder, _row: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
     /// How many of its last columns are of no keys in its rows.
     fn columns_beside_rows(&self) -> usize {
         0
@@ -219,6 +226,12 @@ pub trait SourceInput: Send {
     /// is live, of the first one that has rows. The future may be dropped while
     /// it waits, and nothing is lost.
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival>;
+
+    /// Whether a partition has rows that are still to be returned, whatever they wait for: it
+    /// is not idle, however long that takes.
+    fn holds_rows(&self, _partition: usize) -> bool {
+        false
+    }
 
     /// The fraction of a bounded input that has been read, from 0 to 1.
     fn progress(&self) -> Option<f64> {

@@ -7,9 +7,11 @@ use toml::Spanned;
 
 use super::column::{self, DeclaredColumn};
 use super::diagnostics::{Diagnostics, Mistake};
+use super::messages::MessageKeys;
 use super::reader::{ConfigValue, Table};
+use crate::decode::check_columns;
 use crate::format::{CsvFormat, Format, RowFormat, SYSLOG_FIELDS, SyslogFormat};
-use crate::schema::DataType;
+use crate::schema::{DataType, Schema};
 use crate::suggest;
 use crate::timestamp::{self, TimestampFormat};
 
@@ -29,6 +31,7 @@ pub enum FormatKind {
     Raw,
     Syslog,
     Parquet,
+    Avro,
 }
 
 /// What differs between kinds of sources.
@@ -65,6 +68,28 @@ pub const FILES: Formats = Formats {
     ..TEXT
 };
 
+/// Rows that come as messages, one by one.
+pub const MESSAGES: Formats = Formats {
+    has_header: false,
+    kinds: &[
+        ("json", FormatKind::Json),
+        ("csv", FormatKind::Csv),
+        ("raw", FormatKind::Raw),
+        ("syslog", FormatKind::Syslog),
+        ("avro", FormatKind::Avro),
+    ],
+    raw_fields: "`fields = { payload = \"bytes\" }` or `\"utf8\"`; `metadata` adds others",
+};
+
+impl Formats {
+    /// As `format` names it.
+    fn name_of(&self, kind: FormatKind) -> &'static str {
+        let mut kinds = self.kinds.iter();
+        let found = kinds.find(|(_, other)| *other == kind);
+        found.map_or("json", |(name, _)| *name)
+    }
+}
+
 /// Separates the fields of CSV by default.
 const DELIMITER: u8 = b',';
 
@@ -95,9 +120,7 @@ pub fn read_rows(
         .and_then(|value| value.table(mistakes))
         .map(|table| read_csv(table, formats.has_header, mistakes));
     if let (Some(kind), Some(place)) = (given.filter(|kind| *kind != FormatKind::Csv), csv_key) {
-        let kinds = formats.kinds.iter();
-        let name = kinds.clone().find(|(_, other)| *other == kind);
-        let name = name.map_or("json", |(name, _)| *name);
+        let name = formats.name_of(kind);
         mistakes.push(
             Mistake::new(format!(
                 "{} has `csv` settings, and its format is {name}",
@@ -125,6 +148,16 @@ pub fn read_rows(
         check_parquet(table, columns, mistakes);
     }
     let names = table.optional("names");
+    let has_schemas = formats
+        .kinds
+        .iter()
+        .any(|(_, kind)| *kind == FormatKind::Avro);
+    let messages = has_schemas.then(|| MessageKeys::read(table));
+    if let (Some(messages), Some(kind)) = (&messages, given)
+        && kind != FormatKind::Avro
+    {
+        messages.refuse(table, formats.name_of(kind), mistakes);
+    }
     let format = match given? {
         FormatKind::Json | FormatKind::Parquet => Format::Json,
         FormatKind::Csv => Format::Csv(csv.unwrap_or(CsvFormat {
@@ -133,6 +166,7 @@ pub fn read_rows(
         })),
         FormatKind::Raw => Format::Raw,
         FormatKind::Syslog => Format::Syslog(syslog?),
+        FormatKind::Avro => Format::Message(messages?.avro(table, mistakes)?),
     };
     let columns = columns?;
     let names = match names {
@@ -143,12 +177,25 @@ pub fn read_rows(
         check_syslog(table, &columns, &names, mistakes)?;
     }
     let timestamps = columns.iter().flat_map(|column| &column.timestamp_formats);
+    let format = RowFormat {
+        format,
+        timestamp_formats: timestamps.cloned().collect(),
+        names,
+    };
+    let fields = columns.iter().map(|column| column.field.clone());
+    if let Err(why) = check_columns(&format, &Schema::new(fields.collect())) {
+        mistakes.push(
+            Mistake::new(format!("{}: {why}", table.owner()))
+                .at(
+                    table.place_of("fields").unwrap_or_else(|| table.place()),
+                    "",
+                )
+                .help("correct the field's type or name; what rows may lack has a `?`"),
+        );
+        return None;
+    }
     Some(WrittenRows {
-        format: RowFormat {
-            format,
-            timestamp_formats: timestamps.cloned().collect(),
-            names,
-        },
+        format,
         is_parquet: given == Some(FormatKind::Parquet),
         columns,
     })
@@ -383,7 +430,7 @@ fn read_names(
     let nameless = match format {
         Format::Raw => Some("rows in the format raw have no names"),
         Format::Csv(csv) if !csv.header => Some("csv without a header has no names"),
-        Format::Json | Format::Csv(_) | Format::Syslog(_) => None,
+        Format::Json | Format::Csv(_) | Format::Syslog(_) | Format::Message(_) => None,
     };
     if let Some(nameless) = nameless {
         mistakes.push(

@@ -62,13 +62,13 @@ pub fn declared(name: &Spanned<String>, data_type: DataType, nullable: bool) -> 
 }
 
 /// The format of rows in a file that has so many of these columns, too: in JSON, they are
-/// fields like the others.
+/// fields like the others. A file of messages that are not text would not tell them apart.
 pub fn with_beside(payload: &RowFormat, columns: usize) -> RowFormat {
-    match columns {
-        0 => payload.clone(),
-        _ => RowFormat {
+    match (&payload.format, columns) {
+        (Format::Message(_), _) | (_, 1..) => RowFormat {
             format: Format::Json,
             ..payload.clone()
         },
+        (_, 0) => payload.clone(),
     }
 }

@@ -8,6 +8,8 @@ mod input;
 pub mod producer;
 /// The config keys that source and sink share.
 mod keys;
+/// Asks a registry of schemas.
+mod registry;
 /// The sink `kafka`.
 pub mod sink;
 /// The source `kafka`.

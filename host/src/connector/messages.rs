@@ -76,6 +76,16 @@ impl Messages {
         self.bad.push(bad);
     }
 
+    /// The numbers of schemas that have to be learned before the rows can be decoded.
+    pub fn lacking(&self, decoder: &Decoder) -> Vec<u32> {
+        let rows = self.spans.iter();
+        let rows = rows.map(|&(start, end)| &self.data[start as usize..end as usize]);
+        let mut ids: Vec<u32> = rows.filter_map(|row| decoder.lacks(row)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     /// Decodes the payloads. `beside` are the columns behind those of the payload.
     pub fn decode(
         self,

@@ -13,7 +13,7 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{FieldRef, Fields};
 
-use super::fault::excerpt;
+use super::fault::{RowFault, excerpt};
 use crate::decimal::{self, NotDecimal};
 use crate::schema::{DataType, Field};
 use crate::timestamp::{self, CutTimes, ReadTime, TimestampFormat};
@@ -72,6 +72,11 @@ pub(super) struct DecimalDigits {
 impl DecimalDigits {
     pub fn parse(self, text: &[u8]) -> Result<i128, NotDecimal> {
         decimal::parse(text, self.precision, self.scale)
+    }
+
+    /// Units of a number with so many digits behind the point.
+    pub fn rescale(self, units: i128, scale: u8) -> Result<i128, NotDecimal> {
+        decimal::rescale(units, scale, self.precision, self.scale)
     }
 }
 
@@ -416,6 +421,21 @@ impl RecordBuilder {
     #[inline]
     pub fn end(&mut self) {
         self.rows += 1;
+    }
+
+    /// Fills fields that the row does not have with null, if they may be null.
+    #[inline(never)]
+    pub fn fill_missing(&mut self) -> Result<(), RowFault> {
+        for field in &mut self.fields {
+            if field.column.len() > self.rows {
+                continue;
+            }
+            if !field.column.is_nullable() {
+                return Err(RowFault::new("is missing").within(&field.name));
+            }
+            field.column.push_null();
+        }
+        Ok(())
     }
 
     pub fn truncate(&mut self, rows: usize) {

@@ -184,7 +184,7 @@ impl Parser<'_, '_> {
             (at, more) = scanner.next_item(at, b'}')?;
         }
         if given < record.fields.len() {
-            fill_missing(record)?;
+            record.fill_missing()?;
         }
         record.end();
         Ok(at)
@@ -419,20 +419,4 @@ fn read_time(
         }
         None => Err(scanner.not_a(at, &times.format.expected())),
     }
-}
-
-/// Fills fields that the row does not have with null, if they may be null.
-#[inline(never)]
-fn fill_missing(record: &mut RecordBuilder) -> Result<(), RowFault> {
-    let row = record.rows();
-    for field in &mut record.fields {
-        if field.column.len() > row {
-            continue;
-        }
-        if !field.column.is_nullable() {
-            return Err(RowFault::new("is missing").within(&field.name));
-        }
-        field.column.push_null();
-    }
-    Ok(())
 }

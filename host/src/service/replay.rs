@@ -24,6 +24,7 @@ use crate::format::{CsvFormat, Format, RowFormat};
 use crate::json::render_columns;
 use crate::plan::{CHANGES, EventTime, InputPort, Node, NodeKind, Plan};
 use crate::schema::{DataType, Field, Schema};
+use crate::source::SourceConnector;
 use crate::suggest;
 use crate::timestamp;
 
@@ -59,7 +60,7 @@ pub fn row_of(
                 }
                 None => {
                     let schema = Schema::new(own.to_vec());
-                    decoded(letter, &connector.payload_format(), &schema)?
+                    decoded(letter, connector, &schema)?
                 }
             };
             let row = with_beside(row, beside, connector.told_beside_row(letter))?;
@@ -116,7 +117,12 @@ fn failed_row(letter: &DeadLetter) -> Result<&str, String> {
 }
 
 /// The text that a source could not decode, as a row, if it can be decoded now.
-fn decoded(letter: &DeadLetter, format: &RowFormat, schema: &Schema) -> Result<String, String> {
+fn decoded(
+    letter: &DeadLetter,
+    connector: &dyn SourceConnector,
+    schema: &Schema,
+) -> Result<String, String> {
+    let format = connector.payload_format();
     if let Format::Csv(CsvFormat { header: true, .. }) = format.format {
         return Err(
             "a line of CSV does not tell which columns it has, where a header names them: give \
@@ -131,7 +137,9 @@ fn decoded(letter: &DeadLetter, format: &RowFormat, schema: &Schema) -> Result<S
             .map_err(|error| error.to_string())?,
         (None, None) => return Err("it has no payload: give its `row` as JSON".to_owned()),
     };
-    let columns = decode(format, schema, &[&bytes])?;
+    let mut decoder = Decoder::new(&format, schema);
+    connector.teach(&mut decoder, &bytes)?;
+    let columns = decode_with(&mut decoder, &[&bytes])?;
     Ok(render_columns(schema, &columns, 0))
 }
 
@@ -197,6 +205,10 @@ fn check_names_in(value: &Json, data_type: &DataType, place: &str) -> Result<(),
 
 /// Decodes rows, all of which must be good.
 fn decode(format: &RowFormat, schema: &Schema, rows: &[&[u8]]) -> Result<Vec<ArrayRef>, String> {
+    decode_with(&mut Decoder::new(format, schema), rows)
+}
+
+fn decode_with(decoder: &mut Decoder, rows: &[&[u8]]) -> Result<Vec<ArrayRef>, String> {
     let mut spans: Vec<Range<usize>> = Vec::with_capacity(rows.len());
     for row in rows {
         let start = spans.last().map_or(0, |last| last.end);
@@ -206,7 +218,7 @@ fn decode(format: &RowFormat, schema: &Schema, rows: &[&[u8]]) -> Result<Vec<Arr
         .iter()
         .map(|span| (span.start as u32, span.end as u32))
         .collect();
-    let decoded = Decoder::new(format, schema).decode(&rows.concat(), &spans);
+    let decoded = decoder.decode(&rows.concat(), &spans);
     match decoded.bad.into_iter().next() {
         None => Ok(decoded.columns),
         Some(bad) => Err(bad.error),

@@ -60,7 +60,11 @@ pub fn decode(
             is_bad[index] = true;
             let (start, end) = spans[index];
             let payload = data[start as usize..end as usize].to_vec();
-            let error = match other_format(&payload) {
+            let look = decoder
+                .reads_text()
+                .then(|| other_format(&payload))
+                .flatten();
+            let error = match look {
                 Some(look) => format!("{}; it looks like {}", row.error, look.format),
                 None => row.error,
             };

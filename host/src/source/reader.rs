@@ -164,7 +164,7 @@ impl SourceReader {
                 .map(|checksum| Checksums::new(checksum, &context.schema)),
             misspelt: MisspeltFields::of(
                 &context.node,
-                &plan.connector.row_format(),
+                &plan.connector.payload_format(),
                 &context.schema,
                 plan.connector.columns_beside_rows(),
             ),
@@ -240,7 +240,9 @@ impl SourceReader {
                     if let Some(overdue) = order.get(..overdue).filter(|them| !them.is_empty()) {
                         let mut watermarks = self.watermarks.lock();
                         let silent = overdue.iter().copied();
-                        let silent = silent.take_while(|&index| index != partition);
+                        let silent = silent
+                            .take_while(|&index| index != partition)
+                            .filter(|&index| !self.input.holds_rows(index));
                         watermarks.mark_idle(silent, &mut pulled.elements);
                         if overdue.contains(&partition) {
                             self.doubted = Some((partition, watermarks.last_row_ms(partition)));
@@ -251,9 +253,12 @@ impl SourceReader {
                 }
                 Arrival::Silence => {
                     let now_ms = self.context.clock.now_ms();
-                    self.watermarks
-                        .lock()
-                        .check_idle(now_ms, &mut pulled.elements);
+                    let mut watermarks = self.watermarks.lock();
+                    let known = 0..self.positions.len();
+                    for held in known.filter(|&index| self.input.holds_rows(index)) {
+                        watermarks.heard(held, now_ms);
+                    }
+                    watermarks.check_idle(now_ms, &mut pulled.elements);
                 }
                 Arrival::Bootstrapped(partition) => {
                     let mut watermarks = self.watermarks.lock();
@@ -629,10 +634,14 @@ mod tests {
     use crate::stop::Stop;
 
     /// Two partitions that always have a row: the first one without a time, the second
-    /// with times that advance.
-    struct Restless;
+    /// with times that advance. The first may also hold its rows; then the second has one
+    /// every other time.
+    struct Restless {
+        holds: bool,
+    }
 
     struct RestlessInput {
+        holds: bool,
         rows: i64,
         schema: Arc<Schema>,
     }
@@ -648,7 +657,12 @@ mod tests {
 
         fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
             let schema = context.schema.clone();
-            let input = RestlessInput { rows: 0, schema };
+            let (rows, holds) = (0, self.holds);
+            let input = RestlessInput {
+                holds,
+                rows,
+                schema,
+            };
             Box::pin(async { Ok(Box::new(input) as Box<dyn SourceInput>) })
         }
     }
@@ -669,7 +683,11 @@ mod tests {
         fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
             Box::pin(async move {
                 self.rows += 1;
-                let time = Some(self.rows).filter(|_| order[0] == 1);
+                if self.holds && self.rows % 2 == 0 {
+                    std::future::pending::<()>().await;
+                }
+                let partition = if self.holds { 1 } else { order[0] };
+                let time = Some(self.rows).filter(|_| partition == 1);
                 let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![time]))];
                 let arrow = Arc::new(self.schema.to_arrow());
                 let rows = RecordBatch::try_new(arrow, columns.clone()).expect("one column");
@@ -678,7 +696,7 @@ mod tests {
                     rows: 1,
                     block: Block {
                         source: "restless".into(),
-                        partition: order[0].to_string().into(),
+                        partition: partition.to_string().into(),
                         offsets: Offsets::From(0),
                         payload: Payload::Rows(rows),
                         envelopes: Vec::new(),
@@ -688,14 +706,22 @@ mod tests {
                     cut_times: None,
                     times: None,
                 };
-                Ok(Arrival::of(order[0], Some(chunk)))
+                Ok(Arrival::of(partition, Some(chunk)))
             })
+        }
+
+        fn holds_rows(&self, partition: usize) -> bool {
+            self.holds && partition == 0
         }
     }
 
-    async fn restless(event_time: EventTime, clock: &Arc<ManualClock>) -> SourceReader {
+    async fn restless(
+        holds: bool,
+        event_time: EventTime,
+        clock: &Arc<ManualClock>,
+    ) -> SourceReader {
         let plan = SourcePlan {
-            connector: Box::new(Restless),
+            connector: Box::new(Restless { holds }),
             event_time,
             out_of_orderness_ms: 0,
             ahead_ms_max: None,
@@ -730,7 +756,7 @@ mod tests {
         let field = EventTime::Field(FieldPath::new(0, Vec::new()));
         for event_time in [field, EventTime::Operator(1)] {
             let clock = Arc::new(ManualClock::default());
-            let mut reader = restless(event_time.clone(), &clock).await;
+            let mut reader = restless(false, event_time.clone(), &clock).await;
             let mut advanced = 0;
             for second in 0..20 {
                 let now_ms = second * 1_000;
@@ -764,5 +790,20 @@ mod tests {
                 .collect();
             assert_eq!(states, [PartitionState::Idle, PartitionState::Active]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_holds_its_rows_is_not_idle() {
+        let field = EventTime::Field(FieldPath::new(0, Vec::new()));
+        let clock = Arc::new(ManualClock::default());
+        let mut reader = restless(true, field, &clock).await;
+        for second in 0..20 {
+            clock.set(second * 1_000);
+            let pulled = reader.next().await.expect("it reads").expect("rows");
+            let is_batch = |element: &Element| matches!(element, Element::Batch(_));
+            assert!(pulled.elements.iter().all(is_batch), "time waits");
+        }
+        let state = reader.watermarks.lock().snapshot(0).1;
+        assert_eq!(state, PartitionState::Active);
     }
 }

@@ -108,7 +108,8 @@ pub enum Skipped {
 impl RowEnds {
     pub fn of(format: &Format) -> Self {
         match format {
-            Format::Json | Format::Raw | Format::Syslog(_) => RowEnds::Lines,
+            // Messages come one by one: there are no ends to look for.
+            Format::Json | Format::Raw | Format::Syslog(_) | Format::Message(_) => RowEnds::Lines,
             Format::Csv(csv) => RowEnds::Csv {
                 delimiter: csv.delimiter,
                 fields: None,

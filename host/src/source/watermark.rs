@@ -278,6 +278,13 @@ impl Watermarks {
         }
     }
 
+    /// A partition has rows, though they are still to come.
+    pub fn heard(&mut self, partition: usize, now_ms: i64) {
+        if let Some(partition) = self.partitions.get_mut(partition) {
+            partition.last_row_ms = now_ms;
+        }
+    }
+
     /// Marks partitions as idle that have had no rows for too long.
     pub fn check_idle(&mut self, now_ms: i64, out: &mut Vec<Element>) {
         let overdue: Vec<usize> = self.overdue(now_ms).collect();

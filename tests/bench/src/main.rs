@@ -2,11 +2,14 @@
 //! memory, hand-written, with native operators, with Wasm operators and with functions of
 //! the host. Each measurement runs in its own process, pinned to its cores.
 //! What a key's state takes is measured by [`keys`], how long answers take by [`answers`], the
-//! cost of durability by [`state`] and [`kafka`], an example with several processes behind one
-//! another by [`social`], databases and compressed files by [`edges`].
+//! cost of durability by [`state`] and [`kafka`], what decoding messages costs by
+//! [`decoding`], an example with several processes behind one another by [`social`],
+//! databases and compressed files by [`edges`].
 
 /// How long answers take.
 mod answers;
+/// Decoding of messages with a schema.
+mod decoding;
 /// Databases and compressed files, beside the tools that come with them.
 mod edges;
 /// The hand-written loops.
@@ -101,6 +104,7 @@ enum AnyCase {
     State(state::Case),
     Kafka(kafka::Case),
     Edges(edges::Case),
+    Decoding(decoding::Case),
 }
 
 impl ValueEnum for AnyCase {
@@ -127,6 +131,7 @@ impl ValueEnum for AnyCase {
             AnyCase::Edges(edges::Case::PostgresWrite),
             AnyCase::Edges(edges::Case::RedisWrite),
             AnyCase::Edges(edges::Case::Compressed),
+            AnyCase::Decoding(decoding::Case::AvroDecoding),
         ]
     }
 
@@ -139,6 +144,7 @@ impl ValueEnum for AnyCase {
             AnyCase::State(case) => case.to_possible_value(),
             AnyCase::Kafka(case) => case.to_possible_value(),
             AnyCase::Edges(case) => case.to_possible_value(),
+            AnyCase::Decoding(case) => case.to_possible_value(),
         }
     }
 }
@@ -238,6 +244,9 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if cases.contains(&AnyCase::Social(social::Case::Notify)) {
         results.extend(social::measure(arguments)?);
+    }
+    if cases.contains(&AnyCase::Decoding(decoding::Case::AvroDecoding)) {
+        results.extend(decoding::measure(arguments)?);
     }
     let of_state = cases.iter().filter_map(|case| match case {
         AnyCase::State(case) => Some(*case),

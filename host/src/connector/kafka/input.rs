@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 
 use self::block::Messages;
 use self::discovery::{Discovery, FoundPartition};
+use super::registry::{Lookups, Problem, Registry};
 use super::subscription::Subscription;
 use super::{ClientLog, cause, fault_of, is_final, settings};
 use crate::blame::Fault;
@@ -67,7 +68,9 @@ pub struct KafkaInput {
     /// Of each topic, as far as brokers, or the checkpoint, have said.
     topic_ids: Vec<Option<String>>,
     decoder: Decoder,
-    /// Notified when a queue has messages.
+    /// Asks for the schemas that rows name.
+    lookups: Option<Lookups>,
+    /// Notified when a queue has messages, or a schema has come.
     wake: Arc<Notify>,
     discovery: Discovery,
     /// The offsets to commit to the group next.
@@ -88,6 +91,8 @@ struct KafkaPartition {
     /// The offset where this run started; `next` is that of the next row.
     first: u64,
     next: u64,
+    /// Messages before `next` that wait for their schemas, and where the first of them is.
+    held: Option<(Messages, u64)>,
     /// Where a bounded input ends.
     end: Option<u64>,
     /// Where the partition ended when it was found, until that has been read.
@@ -95,6 +100,13 @@ struct KafkaPartition {
     /// `None` until the brokers have confirmed the partition.
     queue: Option<PartitionQueue<ClientLog>>,
     has_ended: bool,
+}
+
+impl KafkaPartition {
+    /// The offset of the next row to hand out.
+    fn position(&self) -> u64 {
+        self.held.as_ref().map_or(self.next, |(_, first)| *first)
+    }
 }
 
 impl KafkaInput {
@@ -121,12 +133,22 @@ impl KafkaInput {
         let notify = wake.clone();
         consumer.set_nonempty_callback(move || notify.notify_one());
         let payload = context.columns_in_rows(kafka.metadata.len());
+        let unreachable = |problem: Problem| context.refuse(problem.cause, problem.fault);
+        let lookups = match &kafka.registry {
+            Some(registry) => {
+                let who = format!("source `{}`", context.node);
+                let registry = Registry::new(&who, registry).map_err(unreachable)?;
+                Some(Lookups::new(registry, &wake))
+            }
+            None => None,
+        };
         let kafka = Arc::new(kafka.clone());
         let mut input = KafkaInput {
             consumer: Arc::new(consumer),
             partitions: Vec::new(),
             topic_ids: vec![None; kafka.topics.len()],
             decoder: Decoder::new(&kafka.format, &payload),
+            lookups,
             wake,
             discovery: Discovery::default(),
             to_commit: None,
@@ -147,6 +169,7 @@ impl KafkaInput {
     async fn next_of(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
         loop {
             self.poll_events();
+            self.learn_schemas()?;
             if self.discover()? || std::mem::take(&mut self.is_unreported) {
                 return Ok(Arrival::Partitions);
             }
@@ -286,6 +309,7 @@ impl KafkaInput {
             name: format!("{}/{number}", self.plan.topics[topic]).into(),
             first: next,
             next,
+            held: None,
             end: None,
             bootstrap_end: None,
             queue: None,
@@ -345,9 +369,62 @@ impl KafkaInput {
         self.commit_next();
     }
 
+    /// Takes the schemas that have come.
+    fn learn_schemas(&mut self) -> Result<(), SourceError> {
+        while let Some((id, found)) = self.lookups.as_mut().and_then(Lookups::take) {
+            match found {
+                Ok(Ok(schema)) => self.decoder.learn(id, Ok(&schema)),
+                Ok(Err(why)) => self.decoder.learn(id, Err(why)),
+                Err(problem) => return Err(self.no_schema(&[id], problem)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes messages of a partition if all their schemas are known; else it holds them.
+    fn decode(
+        &mut self,
+        index: usize,
+        messages: Messages,
+        first: u64,
+    ) -> Result<Option<Arrival>, SourceError> {
+        let partition = &mut self.partitions[index];
+        if let Some(lookups) = &mut self.lookups {
+            let lacking = messages.lacking(&self.decoder);
+            if !lacking.is_empty() {
+                partition.held = Some((messages, first));
+                let mut lacking_ids = lacking.iter();
+                let asked = lacking_ids.try_for_each(|id| lookups.want(*id));
+                asked.map_err(|problem| self.no_schema(&lacking, problem))?;
+                return Ok(None);
+            }
+        }
+        let chunk: Chunk = messages.decode(
+            &mut self.decoder,
+            &self.context,
+            partition.name.clone(),
+            at(partition.next),
+        );
+        Ok(Some(Arrival::Rows(index, Box::new(chunk))))
+    }
+
+    fn no_schema(&self, ids: &[u32], problem: Problem) -> SourceError {
+        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let registry = self.plan.registry.as_ref().map(ToString::to_string);
+        let what = format!(
+            "schema {} of {}",
+            ids.join(", "),
+            registry.unwrap_or_default()
+        );
+        self.context.failed(what, problem.cause, problem.fault)
+    }
+
     /// Takes what a partition's queue holds now, at most a batch.
     fn pull(&mut self, index: usize) -> Result<Option<Arrival>, SourceError> {
         let rows_max = self.context.rows_max();
+        if let Some((messages, first)) = self.partitions[index].held.take() {
+            return self.decode(index, messages, first);
+        }
         let partition = &mut self.partitions[index];
         let Some(queue) = &partition.queue else {
             return Ok(None);
@@ -397,13 +474,7 @@ impl KafkaInput {
         if messages.is_empty() {
             return Ok(partition.has_ended.then_some(Arrival::End(index)));
         }
-        let chunk: Chunk = messages.decode(
-            &mut self.decoder,
-            &self.context,
-            partition.name.clone(),
-            at(partition.next),
-        );
-        Ok(Some(Arrival::Rows(index, Box::new(chunk))))
+        self.decode(index, messages, next)
     }
 
     fn unreadable(&self, index: usize, error: &KafkaError) -> SourceError {
@@ -433,7 +504,7 @@ impl SourceInput for KafkaInput {
 
     fn partition(&self, partition: usize) -> (Arc<str>, Position) {
         let partition = &self.partitions[partition];
-        (partition.name.clone(), at(partition.next))
+        (partition.name.clone(), at(partition.position()))
     }
 
     /// The topic's id, whatever the position.
@@ -443,6 +514,10 @@ impl SourceInput for KafkaInput {
 
     fn is_live(&self) -> bool {
         true
+    }
+
+    fn holds_rows(&self, partition: usize) -> bool {
+        self.partitions[partition].held.is_some()
     }
 
     /// Within a transaction, they are committed with it.
@@ -460,7 +535,10 @@ impl SourceInput for KafkaInput {
         for partition in &self.partitions {
             let end = partition.end?;
             total += end.saturating_sub(partition.first);
-            given += partition.next.min(end).saturating_sub(partition.first);
+            given += partition
+                .position()
+                .min(end)
+                .saturating_sub(partition.first);
         }
         (total > 0).then(|| given as f64 / total as f64)
     }

@@ -3,12 +3,15 @@
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+use reqwest::Url;
 use toml::de::DeValue;
 
 use super::KafkaConnection;
+use super::registry::RegistryConnection;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{ConfigValue, Table, to_i64};
 use crate::config::secrets;
+use crate::connector::server::Password;
 
 /// Properties that cannot be set in `properties`: a name, and what to do
 /// instead.
@@ -147,4 +150,126 @@ fn read_properties(
         properties.push((name.into_inner(), text));
     }
     properties
+}
+
+/// Where schemas are, and what a sink does with its own.
+#[derive(Debug)]
+pub struct RegistryKeys {
+    pub connection: RegistryConnection,
+    /// The subject of a sink's schema, if it is named.
+    pub subject: Option<String>,
+    /// Whether a sink may add its schema.
+    pub registers: bool,
+}
+
+/// Reads `registry`: an address, or a table with it. A source has no schema of its own.
+pub fn read_registry(
+    value: &ConfigValue,
+    is_sink: bool,
+    mistakes: &mut Diagnostics,
+) -> Option<RegistryKeys> {
+    let DeValue::Table(_) = value.raw() else {
+        return Some(RegistryKeys {
+            connection: RegistryConnection {
+                address: read_address(value, mistakes)?,
+                user: None,
+                token: None,
+            },
+            subject: None,
+            registers: true,
+        });
+    };
+    let mut table = value.table(mistakes)?;
+    let meaning = "the address of the registry, such as \"http://127.0.0.1:8081\"";
+    let address = table
+        .required("address", meaning, mistakes)
+        .and_then(|value| read_address(&value, mistakes));
+    let user = table
+        .optional("user")
+        .map(|value| value.text("the name of a user, in quotes", mistakes));
+    let mut secret = |key| {
+        let value = table.optional(key)?;
+        Some((value.key_span(), read_secret(&value, mistakes)))
+    };
+    let (password, token) = (secret("password"), secret("token"));
+    let (subject, registers) = match is_sink {
+        true => (table.optional("subject"), table.optional("register")),
+        false => (None, None),
+    };
+    let subject = subject.map(|value| value.text("the name of a subject, in quotes", mistakes));
+    let registers = registers.map(|value| value.boolean(mistakes));
+    let lone = match (&user, &password, &token) {
+        (Some(_), None, _) => Some((table.place(), "has a `user` and no `password`")),
+        (None, Some((place, _)), _) => Some((place.clone(), "has a `password` and no `user`")),
+        (Some(_), Some(_), Some((place, _))) => {
+            Some((place.clone(), "has a `token` beside a `user`"))
+        }
+        _ => None,
+    };
+    table.finish(mistakes);
+    if let Some((place, is)) = lone {
+        let mistake = Mistake::new(format!("{} {is}", value.what())).at(place, "");
+        mistakes.push(mistake.help("write `user` and `password`, or `token`, or none of them"));
+        return None;
+    }
+    let user = match (user, password) {
+        // Where secrets are left out, there is none.
+        (Some(user), Some((_, password))) => {
+            let password = password.unwrap_or_else(|| Password(String::new()));
+            Some((user?.into_inner(), password))
+        }
+        _ => None,
+    };
+    Some(RegistryKeys {
+        connection: RegistryConnection {
+            address: address?,
+            user,
+            token: token.and_then(|(_, token)| token),
+        },
+        subject: match subject {
+            Some(subject) => Some(subject?.into_inner()),
+            None => None,
+        },
+        registers: match registers {
+            Some(registers) => registers?,
+            None => true,
+        },
+    })
+}
+
+fn read_address(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Url> {
+    let text = value.text("the address of a registry, in quotes, or a table", mistakes)?;
+    let is_good = |url: &Url| {
+        let is_plain = url.username().is_empty() && url.password().is_none();
+        ["http", "https"].contains(&url.scheme())
+            && url.has_host()
+            && is_plain
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    let url = Url::parse(text.get_ref()).ok().filter(is_good);
+    if url.is_none() {
+        mistakes.push(
+            Mistake::new(format!("{} is not the address of a registry", value.what()))
+                .at(text.span(), "")
+                .help(
+                    "write one such as \"http://127.0.0.1:8081\"; a user and a password are keys \
+                     of their own: { address = \"…\", user = \"…\", password = { env = \"…\" } }",
+                ),
+        );
+    }
+    url
+}
+
+fn read_secret(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Password> {
+    let text = secrets::read(value, mistakes)?;
+    if text.is_empty() || text.chars().any(char::is_control) {
+        mistakes.push(
+            Mistake::new(format!("{} cannot be sent", value.what()))
+                .at(value.span(), "")
+                .help("it is a text of one line"),
+        );
+        return None;
+    }
+    Some(Password(text))
 }

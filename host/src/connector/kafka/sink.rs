@@ -1,4 +1,4 @@
-//! The sink `kafka`: writes rows to a topic, each as a JSON object.
+//! The sink `kafka`: writes rows to a topic, each as a JSON object, or as Avro.
 //!
 //! Without a transaction, rows are sent at once, and a checkpoint waits until
 //! they have arrived: after a failure, rows since the last checkpoint are sent
@@ -18,18 +18,26 @@ use rdkafka::message::{Header, OwnedHeaders};
 use serde_json::json;
 use toml::Spanned;
 
-use super::keys::{Owned, read_connection, read_topic};
+use super::keys::{Owned, RegistryKeys, read_connection, read_registry, read_topic};
 use super::producer::{DEFAULTS, Patience, Producer, REQUIRED, SendFailure, TransactionProducer};
+use super::registry::{OwnSchema, Registry, RegistryConnection};
 use super::transaction::KafkaTransaction;
 use super::{KafkaConnection, cause, fault_of, settings};
+use crate::avro::AvroSchema;
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participant;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
-use crate::config::reader::Table;
+use crate::config::format::FormatKind;
+use crate::config::messages::MessageKeys;
+use crate::config::reader::{ConfigValue, Table};
+use crate::connector::server::shown;
 use crate::connector::{Description, Planning};
+use crate::decode::AVRO;
 use crate::element::CheckpointId;
+use crate::encode::avro::{AvroEncoder, schema_of};
+use crate::format::{AvroFormat, MessageFormat};
 use crate::json::{JsonColumns, write_value};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
@@ -66,6 +74,9 @@ struct KafkaSinkSettings {
     tombstones: Option<Span>,
     /// Names of headers, and the fields that their values are taken from.
     headers: Vec<(String, Spanned<String>)>,
+    /// `None` for JSON, else the place of `format`.
+    message: Option<(MessageFormat, Span)>,
+    registry: Option<RegistryKeys>,
 }
 
 /// The topic to write, and what becomes key and headers.
@@ -79,6 +90,46 @@ pub struct KafkaSink {
     pub has_tombstones: bool,
     /// Names of headers, and the columns that their values are taken from.
     pub headers: Vec<(String, usize)>,
+    pub payload: PayloadPlan,
+}
+
+/// What the message of a row is.
+#[derive(Clone, Debug)]
+pub enum PayloadPlan {
+    Json,
+    Avro(Arc<AvroPayload>),
+}
+
+/// Rows as Avro.
+#[derive(Debug)]
+pub struct AvroPayload {
+    schema: AvroSchema,
+    encoder: AvroEncoder,
+    registry: Option<RegisteredIn>,
+}
+
+/// Where a schema gets the number that messages begin with.
+#[derive(Debug)]
+struct RegisteredIn {
+    connection: RegistryConnection,
+    subject: String,
+    /// Whether it may be added.
+    registers: bool,
+}
+
+impl RegisteredIn {
+    fn own(&self, schema: &AvroSchema) -> OwnSchema {
+        let own = schema.clone();
+        OwnSchema {
+            subject: self.subject.clone(),
+            language: AVRO,
+            text: schema.text().to_owned(),
+            may_be_added: self.registers,
+            is_same: Box::new(move |other| {
+                other.avro().is_ok_and(|other| other.is_written_as(&own))
+            }),
+        }
+    }
 }
 
 const OWNED_BY_SINKS: Owned = &[
@@ -97,9 +148,23 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
     let topic = table
         .required("topic", "the topic to write", mistakes)
         .and_then(|value| read_topic(&value, mistakes));
-    if let Some(value) = table.optional("format") {
-        value.choice(&[("json", ())], mistakes);
-    }
+    let format = table.optional("format");
+    let place = format.as_ref().map(ConfigValue::span);
+    let format = format.and_then(|value| {
+        let kinds = [("json", FormatKind::Json), ("avro", FormatKind::Avro)];
+        value.choice(&kinds, mistakes)
+    });
+    let keys = MessageKeys::read(table);
+    let message = match format.map(Spanned::into_inner) {
+        Some(FormatKind::Avro) => Some(keys.avro(table, mistakes)),
+        _ => {
+            keys.refuse(table, "json", mistakes);
+            None
+        }
+    };
+    let registry = table
+        .optional("registry")
+        .map(|value| read_registry(&value, true, mistakes));
     let field = "the name of a field, in quotes";
     let key = table
         .optional("key")
@@ -133,6 +198,14 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         key,
         tombstones,
         headers: headers.unwrap_or_default(),
+        message: match message {
+            Some(message) => Some(message?).zip(place),
+            None => None,
+        },
+        registry: match registry {
+            Some(registry) => Some(registry?),
+            None => None,
+        },
     }))
 }
 
@@ -167,7 +240,27 @@ impl SinkSettings for KafkaSinkSettings {
                 Some((header.clone(), column(&role, name)?))
             })
             .collect();
+        let payload = match &self.message {
+            Some((MessageFormat::Avro(avro), place)) => {
+                let planned = self.avro(avro, columns);
+                if let Err(why) = &planned {
+                    planning.mistakes.push(
+                        Mistake::new(format!("{title} cannot write its rows as Avro: {why}"))
+                            .at(place.clone(), "")
+                            .help(
+                                "correct the schema, or the rows: an operator with `select` \
+                                 renames fields and leaves some out",
+                            ),
+                    );
+                }
+                planned
+                    .ok()
+                    .map(|planned| PayloadPlan::Avro(Arc::new(planned)))
+            }
+            None => Some(PayloadPlan::Json),
+        };
         Some(Box::new(KafkaSink {
+            payload: payload?,
             connection: self.connection.clone(),
             topic: self.topic.clone(),
             key: match key {
@@ -193,14 +286,52 @@ impl SinkSettings for KafkaSinkSettings {
     }
 }
 
+impl KafkaSinkSettings {
+    /// How rows of these columns are written.
+    fn avro(&self, format: &AvroFormat, columns: &Schema) -> Result<AvroPayload, String> {
+        let schema = match &format.schema {
+            Some(schema) => schema.clone(),
+            None => schema_of(columns, &self.topic)?,
+        };
+        let encoder = AvroEncoder::new(&schema, columns)?;
+        let registry = self.registry.as_ref().map(|keys| RegisteredIn {
+            connection: keys.connection.clone(),
+            subject: match &keys.subject {
+                Some(subject) => subject.clone(),
+                None => format!("{}-value", self.topic),
+            },
+            registers: keys.registers,
+        });
+        Ok(AvroPayload {
+            schema,
+            encoder,
+            registry,
+        })
+    }
+}
+
 impl SinkConnector for KafkaSink {
     fn describe(&self) -> Description {
         let (topic, brokers) = (&self.topic, &self.connection.brokers);
+        let mut lines = vec![format!("topic {topic} on {brokers}")];
+        let mut settings = json!({ "brokers": brokers, "topic": topic });
+        let format = match &self.payload {
+            PayloadPlan::Json => "json",
+            PayloadPlan::Avro(avro) => {
+                if let Some(registered) = &avro.registry {
+                    let (registry, subject) = (&registered.connection, &registered.subject);
+                    lines.push(format!("schema of subject {subject} of {registry}"));
+                    settings["registry"] = registry.to_string().into();
+                    settings["subject"] = subject.as_str().into();
+                }
+                "avro"
+            }
+        };
         Description {
             connector: KIND.name,
-            format: Some("json"),
-            lines: vec![format!("topic {topic} on {brokers}")],
-            settings: json!({ "brokers": brokers, "topic": topic }),
+            format: Some(format),
+            lines,
+            settings,
             ..Description::default()
         }
     }
@@ -242,6 +373,9 @@ struct KafkaWriter {
     /// Rows that came after that barrier.
     held: Vec<Batch>,
     held_bytes: usize,
+    /// What messages begin with, once it is known.
+    prefix: Option<Vec<u8>>,
+    stop: Stop,
     /// A row's key and value, reused for their memory.
     key: Vec<u8>,
     payload: Vec<u8>,
@@ -282,6 +416,8 @@ impl KafkaWriter {
             uncommitted: None,
             held: Vec::new(),
             held_bytes: 0,
+            prefix: None,
+            stop: stop.clone(),
             key: Vec::new(),
             payload: Vec::new(),
         })
@@ -291,7 +427,15 @@ impl KafkaWriter {
         let producer = self.producer()?;
         producer.check().map_err(|failure| self.failed(failure))?;
         let names = self.names.iter().map(String::as_str);
-        let rows = JsonColumns::new(names.zip(&batch.columns));
+        let rows = match &self.plan.payload {
+            PayloadPlan::Json => Payloads::Json(JsonColumns::new(names.zip(&batch.columns))),
+            PayloadPlan::Avro(avro) => {
+                if self.prefix.is_none() {
+                    self.prefix = Some(self.prefix_of(avro)?);
+                }
+                Payloads::Avro(&avro.encoder, &batch.columns)
+            }
+        };
         let key = self.plan.key.map(|column| &batch.columns[column]);
         for row in 0..batch.rows() {
             let is_taken_back = batch.is_taken_back(row);
@@ -301,7 +445,12 @@ impl KafkaWriter {
             }
             self.payload.clear();
             if !is_taken_back {
-                rows.write(&mut self.payload, row);
+                self.payload.extend(self.prefix.iter().flatten());
+                let written = rows.write(&mut self.payload, row);
+                written.map_err(|why| {
+                    let cause = format!("{why}: {}", shown(batch, row));
+                    error_of(&self.node, &self.plan, cause, Fault::ROW)
+                })?;
             }
             let key = key.filter(|column| column.is_valid(row));
             if let Some(column) = key {
@@ -320,6 +469,26 @@ impl KafkaWriter {
                 .map_err(|failure| self.failed(failure))?;
         }
         Ok(())
+    }
+
+    /// What messages begin with: nothing, or the number of their schema.
+    fn prefix_of(&self, avro: &AvroPayload) -> Result<Vec<u8>, SinkError> {
+        let Some(registered) = &avro.registry else {
+            return Ok(Vec::new());
+        };
+        let who = format!("sink `{}`", self.node);
+        let number = Registry::new(&who, &registered.connection)
+            .and_then(|registry| registry.register(registered.own(&avro.schema), &self.stop));
+        let number = number.map_err(|problem| {
+            let cause = format!(
+                "the schema registry {}: {}",
+                registered.connection, problem.cause
+            );
+            error_of(&self.node, &self.plan, cause, problem.fault)
+        })?;
+        let mut prefix = vec![0];
+        prefix.extend_from_slice(&number.to_be_bytes());
+        Ok(prefix)
     }
 
     fn headers(&self, batch: &Batch, row: usize) -> OwnedHeaders {
@@ -427,6 +596,24 @@ impl Sink for KafkaWriter {
             }
             // The last checkpoint has committed all rows.
             Route::Transaction(_) => Ok(()),
+        }
+    }
+}
+
+/// The rows of a batch as messages have them.
+enum Payloads<'a> {
+    Json(JsonColumns<'a>),
+    Avro(&'a AvroEncoder, &'a [ArrayRef]),
+}
+
+impl Payloads<'_> {
+    fn write(&self, out: &mut Vec<u8>, row: usize) -> Result<(), String> {
+        match self {
+            Payloads::Json(rows) => {
+                rows.write(out, row);
+                Ok(())
+            }
+            Payloads::Avro(encoder, columns) => encoder.write(columns, row, out),
         }
     }
 }

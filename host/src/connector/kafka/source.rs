@@ -7,15 +7,17 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::input::KafkaInput;
-use super::keys::{Owned, read_connection, read_topic};
+use super::keys::{Owned, read_connection, read_registry, read_topic};
+use super::registry::{Problem, Registry};
 use super::subscription::{KafkaColumn, KafkaStart, Subscription};
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::format::{FormatKind, Formats, TEXT, read_instant, read_rows};
+use crate::config::format::{FormatKind, MESSAGES, read_instant, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::beside::{declared, read_beside, with_beside};
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
+use crate::decode::Decoder;
 use crate::format::RowFormat;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
@@ -65,13 +67,6 @@ const COLUMNS: &[(&str, KafkaColumn)] = &[
     ("offset", KafkaColumn::Offset),
 ];
 
-/// A message is a row, so CSV has no header.
-const FORMATS: Formats = Formats {
-    has_header: false,
-    raw_fields: "`fields = { payload = \"bytes\" }` or `\"utf8\"`; `metadata` adds others",
-    ..TEXT
-};
-
 const DISCOVER_EVERY_MS: u64 = 30_000;
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
@@ -95,7 +90,10 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let discover_every = table
         .optional("discover_every")
         .and_then(|value| value.duration(100, mistakes));
-    let rows = read_rows(table, Some(FormatKind::Json), &FORMATS, mistakes);
+    let rows = read_rows(table, Some(FormatKind::Json), &MESSAGES, mistakes);
+    let registry = table
+        .optional("registry")
+        .map(|value| read_registry(&value, false, mistakes));
     let metadata = match table.optional("metadata") {
         Some(value) => read_beside(&value, COLUMNS, rows.as_ref(), mistakes),
         None => Vec::new(),
@@ -123,6 +121,10 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
             is_bounded: until.is_some(),
             discover_every_ms: discover_every_ms.unwrap_or(DISCOVER_EVERY_MS),
             format: rows.format,
+            registry: match registry {
+                Some(registry) => Some(registry?.connection),
+                None => None,
+            },
             metadata: metadata.into_iter().map(|(column, _)| column).collect(),
         },
     }))
@@ -228,16 +230,22 @@ impl SourceConnector for KafkaSource {
         };
         let until = if kafka.is_bounded { ", to its end" } else { "" };
         let brokers = &kafka.connection.brokers;
+        let mut lines = vec![format!("{topics}{partitions} on {brokers}{until}")];
+        let mut settings = json!({
+            "brokers": brokers,
+            "topics": kafka.topics,
+            "partitions": kafka.partitions,
+            "group": kafka.group,
+        });
+        if let Some(registry) = &kafka.registry {
+            lines.push(format!("schemas of {registry}"));
+            settings["registry"] = registry.to_string().into();
+        }
         Description {
             connector: KIND.name,
             format: Some(kafka.format.format.name()),
-            lines: vec![format!("{topics}{partitions} on {brokers}{until}")],
-            settings: json!({
-                "brokers": brokers,
-                "topics": kafka.topics,
-                "partitions": kafka.partitions,
-                "group": kafka.group,
-            }),
+            lines,
+            settings,
             ..Description::default()
         }
     }
@@ -252,6 +260,19 @@ impl SourceConnector for KafkaSource {
 
     fn payload_format(&self) -> RowFormat {
         self.subscription.format.clone()
+    }
+
+    fn teach(&self, decoder: &mut Decoder, row: &[u8]) -> Result<(), String> {
+        let (Some(id), Some(registry)) = (decoder.lacks(row), &self.subscription.registry) else {
+            return Ok(());
+        };
+        let explained = |problem: Problem| format!("schema {id} of {registry}: {}", problem.cause);
+        let asked = Registry::new("a replay", registry).map_err(explained)?;
+        match asked.find(id).map_err(explained)? {
+            Ok(schema) => decoder.learn(id, Ok(&schema)),
+            Err(why) => decoder.learn(id, Err(why)),
+        }
+        Ok(())
     }
 
     fn columns_beside_rows(&self) -> usize {

@@ -6,6 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value as Json;
 
 use super::KafkaConnection;
+use super::registry::RegistryConnection;
 use crate::dead_letter::DeadLetter;
 use crate::format::RowFormat;
 use crate::schema::DataType;
@@ -26,6 +27,8 @@ pub struct Subscription {
     /// How often new partitions are looked for.
     pub discover_every_ms: u64,
     pub format: RowFormat,
+    /// Where the schemas are that rows name.
+    pub registry: Option<RegistryConnection>,
     /// The columns after those of the payload.
     pub metadata: Vec<KafkaColumn>,
 }

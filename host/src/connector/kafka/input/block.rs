@@ -55,6 +55,10 @@ impl Messages {
         self.payloads.has_room(rows_max)
     }
 
+    pub fn lacking(&self, decoder: &Decoder) -> Vec<u32> {
+        self.payloads.lacking(decoder)
+    }
+
     pub fn push(&mut self, message: &BorrowedMessage<'_>, offset: u64) {
         let envelope = envelope(message);
         let Some(payload) = message.payload() else {

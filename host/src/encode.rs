@@ -1,0 +1,4 @@
+//! Encodes rows of columns as messages whose bytes a schema explains.
+
+/// Encodes Avro.
+pub mod avro;
