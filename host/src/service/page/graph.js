@@ -152,6 +152,7 @@ function Details({ node, role, tasks, series, at, path }) {
         ${fact("Late", count(node.late))}
         ${fact("Rejected", count(node.rejected))}
         ${fact("Failed", count(node.failed))}
+        ${node.failed_calls > 0 && fact("Failed calls", count(node.failed_calls))}
         ${fact("Watermark", moment(node.watermark_ms))}
         ${fact("Behind", behind(node, at))}
         ${isOperator(node) && fact("Busy", percent(node.load?.busy))}
