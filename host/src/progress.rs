@@ -33,6 +33,8 @@ pub struct NodeProgress {
     failed_calls: AtomicU64,
     lost: AtomicU64,
     dead_letters: AtomicU64,
+    /// Of each task of a source, if it is found out.
+    backlogs: Mutex<Vec<Option<Arc<Backlog>>>>,
     cut_times: Mutex<Option<CutTimes>>,
     tells_misspelt: AtomicBool,
     /// What was wrong with the first row that became a dead letter.
@@ -64,6 +66,27 @@ struct Sample {
 
 /// To read a thread's processor time can take microseconds: it is read so often at most.
 const SAMPLE_EVERY_NS: u64 = 1_000_000;
+
+/// How many messages wait where a task of a source reads, as was found out last.
+#[derive(Debug)]
+pub struct Backlog(AtomicU64);
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Backlog(AtomicU64::new(UNKNOWN))
+    }
+}
+
+impl Backlog {
+    pub fn set(&self, messages: u64) {
+        self.0.store(messages, Ordering::Relaxed);
+    }
+
+    /// Absent before it was found out.
+    pub fn get(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|&messages| messages != UNKNOWN)
+    }
+}
 
 /// How long a task has done something, such as work at a node, in ns.
 #[derive(Debug, Default)]
@@ -129,6 +152,9 @@ pub struct NodeStatus {
     /// Messages that were lost before a source could read them.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost: u64,
+    /// Messages that wait to be read by a source, as its brokers have told last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u64>,
     /// The lowest of its tasks; absent before the first watermark and after the
     /// end of event time.
     pub watermark_ms: Option<i64>,
@@ -287,6 +313,7 @@ impl NodeProgress {
             failed_calls: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
+            backlogs: Mutex::new(vec![None; tasks]),
             cut_times: Mutex::default(),
             tells_misspelt: AtomicBool::new(false),
             first_dead_letter: OnceLock::new(),
@@ -316,6 +343,8 @@ impl NodeProgress {
             now.store(then.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         anew.ledger = self.ledger.anew();
+        let backlogs = self.backlogs.lock().unwrap_or_else(PoisonError::into_inner);
+        anew.backlogs = Mutex::new(backlogs.clone());
         anew
     }
 
@@ -386,6 +415,19 @@ impl NodeProgress {
 
     pub fn add_in(&self, rows: usize) {
         self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Of a task of a source, how many messages wait for it.
+    pub fn set_backlog(&self, task: usize, backlog: Option<Arc<Backlog>>) {
+        let mut backlogs = self.backlogs.lock().unwrap_or_else(PoisonError::into_inner);
+        backlogs[task] = backlog;
+    }
+
+    /// Of all tasks together, as far as it is known.
+    fn backlog(&self) -> Option<u64> {
+        let backlogs = self.backlogs.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = backlogs.iter().flatten().filter_map(|task| task.get());
+        known.reduce(u64::saturating_add)
     }
 
     pub fn add_lost(&self, messages: u64) {
@@ -517,6 +559,7 @@ impl NodeProgress {
             failed: self.failed.load(Ordering::Relaxed),
             failed_calls: self.failed_calls.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            backlog: self.backlog(),
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),
             busy_ms: self.total_ms(&self.work),

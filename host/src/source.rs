@@ -51,6 +51,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
 use crate::placement::Placement;
+use crate::progress::Backlog;
 use crate::schema::Schema;
 use crate::stop::Stop;
 
@@ -235,6 +236,11 @@ pub trait SourceInput: Send {
 
     /// The fraction of a bounded input that has been read, from 0 to 1.
     fn progress(&self) -> Option<f64> {
+        None
+    }
+
+    /// How many messages wait to be read, if somebody finds that out beside it.
+    fn backlog(&self) -> Option<Arc<Backlog>> {
         None
     }
 

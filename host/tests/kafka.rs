@@ -67,6 +67,7 @@ tests![
     what_cannot_be_read_says_why,
     a_broker_that_wants_tls_and_a_password_is_served,
     tools_see_how_far_checkpoints_have_come,
+    messages_that_wait_are_counted,
     rows_are_written_with_keys_and_headers,
     results_that_are_gone_delete_their_keys,
     many_rows_come_whole_and_in_order,
@@ -828,6 +829,34 @@ fn tools_see_how_far_checkpoints_have_come() -> Outcome {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let read = runtime.block_on(read_all(&reading(broker, &topic, &more), (0, 1), &[]));
     assert_eq!(read.ids(), [10, 11]);
+    Ok(())
+}
+
+/// Whether they are read or not: a reader that is too slow does not look.
+#[tokio::main(flavor = "multi_thread")]
+async fn messages_that_wait_are_counted() -> Outcome {
+    let broker = broker()?;
+    let topic = topic(broker, "waiting", 2);
+    for partition in 0..2 {
+        broker.write_payloads(&topic, partition, ids(0..100));
+    }
+    let plan = reading(broker, &topic, IDS);
+    let mut reader = open(&plan, (0, 1), &[]).await;
+    let backlog = reader.backlog().expect("somebody counts");
+    let until = async |messages: u64| {
+        let end = Instant::now() + PATIENCE;
+        while backlog.get() != Some(messages) {
+            assert!(Instant::now() < end, "{backlog:?} and not {messages}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert_eq!(backlog.get(), None);
+    until(200).await;
+    let mut read = Read::default();
+    read_until(&mut reader, &mut read, |read| read.rows.len() >= 200).await;
+    until(0).await;
+    broker.write_payloads(&topic, 1, ids(100..107));
+    until(7).await;
     Ok(())
 }
 

@@ -105,6 +105,7 @@ struct Line {
     restarts: u64,
     restarting: Option<Restarting>,
     bad_rows: u64,
+    backlog: Option<u64>,
     behind_ms: Option<i64>,
     bottleneck: Option<Bottleneck>,
     checkpoint_ms: Option<i64>,
@@ -184,6 +185,7 @@ struct Node {
     late: u64,
     rejected: u64,
     failed: u64,
+    backlog: Option<u64>,
     watermark_ms: Option<i64>,
     load: Option<Load>,
     held_back_by: Option<HeldBackBy>,
@@ -303,6 +305,8 @@ fn list(lines: Vec<Line>) -> String {
             span(now_ms.saturating_sub(line.since_ms)),
             line.rows_read.to_string(),
             of_bad(line.bad_rows),
+            line.backlog
+                .map_or_else(|| "-".to_owned(), |it| it.to_string()),
             line.behind_ms.map_or_else(|| "-".to_owned(), span),
             line.checkpoint_ms
                 .map_or_else(|| "-".to_owned(), |made_ms| ago(made_ms, now_ms)),
@@ -316,6 +320,7 @@ fn list(lines: Vec<Line>) -> String {
         "for",
         ">rows read",
         ">bad",
+        ">waiting",
         ">behind",
         "checkpoint",
         ">restarts",
@@ -452,6 +457,9 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
     // Sinks have what all sources before them have.
     let sources = revision.nodes.iter().filter(|node| node.role == "source");
     for node in sources {
+        if let Some(backlog) = node.backlog {
+            text += &format!("{backlog} messages wait for {}\n", node.name);
+        }
         if let Some(HeldBackBy {
             partition,
             last_row_ms,

@@ -394,6 +394,7 @@ impl Attempt<'_> {
         let reader = SourceReader::open(plan, context).await;
         let reader = reader.map_err(TaskError::Source)?;
         let reader = reader.watching(&watches[first]);
+        self.revision.nodes[first].set_backlog(index, reader.backlog());
         let head = Head::Source {
             node: first,
             reader: Box::new(reader),

@@ -26,7 +26,7 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, S
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
 use crate::plan::{EventTime, SourcePlan};
-use crate::progress::SlowestPartition;
+use crate::progress::{Backlog, SlowestPartition};
 use crate::timestamp::CutTimes;
 
 /// How often a silent source checks the clock, which need not be the system's.
@@ -338,6 +338,11 @@ impl SourceReader {
 
     /// The partition that holds back the watermark. Where an operator finds the event times,
     /// that is known of the rows which it has seen.
+    /// How many messages wait to be read, if somebody finds that out.
+    pub fn backlog(&self) -> Option<Arc<Backlog>> {
+        self.input.backlog()
+    }
+
     pub fn slowest(&self) -> Option<SlowestPartition> {
         let lowest = self.watermarks.lock().lowest()?;
         Some(SlowestPartition {

@@ -11,11 +11,14 @@
 mod block;
 /// Which partitions there are, and where to start in each.
 mod discovery;
+/// How many messages wait.
+mod ends;
 /// Whether a topic is still the same.
 mod topic_ids;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,7 +29,8 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
 use self::block::Messages;
-use self::discovery::{Discovery, FoundPartition};
+use self::discovery::{Brokers, Discovery, FoundPartition};
+use self::ends::Ends;
 use super::registry::{Lookups, Problem, Registry};
 use super::subscription::Subscription;
 use super::{ClientLog, cause, fault_of, is_final, settings};
@@ -34,6 +38,7 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
 use crate::offload::blocking;
+use crate::progress::Backlog;
 use crate::source::chunk::Chunk;
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
@@ -73,6 +78,7 @@ pub struct KafkaInput {
     /// Notified when a queue has messages, or a schema has come.
     wake: Arc<Notify>,
     discovery: Discovery,
+    ends: Ends,
     /// The offsets to commit to the group next.
     to_commit: Option<TopicPartitionList>,
     /// The thread that commits offsets.
@@ -91,6 +97,8 @@ struct KafkaPartition {
     /// The offset where this run started; `next` is that of the next row.
     first: u64,
     next: u64,
+    /// The same, for whoever counts what waits.
+    shared_next: Arc<AtomicU64>,
     /// Messages before `next` that wait for their schemas, and where the first of them is.
     held: Option<(Messages, u64)>,
     /// Where a bounded input ends.
@@ -151,6 +159,7 @@ impl KafkaInput {
             lookups,
             wake,
             discovery: Discovery::default(),
+            ends: Ends::default(),
             to_commit: None,
             committing: None,
             is_unreported: true,
@@ -309,6 +318,7 @@ impl KafkaInput {
             name: format!("{}/{number}", self.plan.topics[topic]).into(),
             first: next,
             next,
+            shared_next: self.ends.add(topic, number, next),
             held: None,
             end: None,
             bootstrap_end: None,
@@ -356,6 +366,11 @@ impl KafkaInput {
         if assignment.count() == 0 {
             return Ok(());
         }
+        let brokers = Brokers {
+            consumer: self.consumer.clone(),
+            plan: self.plan.clone(),
+        };
+        self.ends.begin(&self.context.node, brokers);
         self.consumer
             .incremental_assign(&assignment)
             .map_err(|error| read_error(&self.context, "its partitions", &error))
@@ -471,6 +486,9 @@ impl KafkaInput {
                 }
             }
         }
+        partition
+            .shared_next
+            .store(partition.next, Ordering::Relaxed);
         if messages.is_empty() {
             return Ok(partition.has_ended.then_some(Arrival::End(index)));
         }
@@ -527,6 +545,10 @@ impl SourceInput for KafkaInput {
 
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
         Box::pin(self.next_of(order))
+    }
+
+    fn backlog(&self) -> Option<Arc<Backlog>> {
+        Some(self.ends.backlog())
     }
 
     fn progress(&self) -> Option<f64> {

@@ -144,6 +144,12 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
         "How often the pipeline has failed and was restarted by itself",
         restarts.clone(),
     );
+    let backlogs = Family::<OfNode, Gauge>::default();
+    registry.register(
+        "source_backlog_messages",
+        "Messages that wait to be read, as brokers have told last",
+        backlogs.clone(),
+    );
     registry.register_with_unit(
         "watermark_timestamp",
         "The event time that no later row is expected before",
@@ -215,6 +221,9 @@ pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
             }
             let dead = progress.dead_letters();
             letters.get_or_create(&of_node).inc_by(dead);
+            if let Some(backlog) = node.backlog {
+                backlogs.get_or_create(&of_node).set(gauge(backlog));
+            }
             if let Some(watermark_ms) = node.watermark_ms {
                 let seconds = watermark_ms as f64 / 1e3;
                 watermarks.get_or_create(&of_node).set(seconds);

@@ -25,6 +25,9 @@ pub struct PipelineLine {
     restarting: Option<Restarting>,
     /// How many rows were rejected or failed since it was started.
     bad_rows: u64,
+    /// How many messages wait to be read by its sources, as far as they know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backlog: Option<u64>,
     /// How far the lowest watermark of its nodes is behind the clock; absent where there is none
     /// or it does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,6 +156,11 @@ impl PipelineLine {
             checkpoint_ms: checkpoint.map(|checkpoint| checkpoint.completed_ms),
             rows_read: sources.map(|source| source.rows_in).sum(),
             bad_rows: nodes.iter().map(|node| node.rejected + node.failed).sum(),
+            backlog: nodes
+                .iter()
+                .filter(|_| phase.reads_rows())
+                .filter_map(|node| node.backlog)
+                .reduce(u64::saturating_add),
             behind_ms: watermarks
                 .min()
                 .filter(|_| phase.reads_rows())

@@ -149,6 +149,7 @@ function Details({ node, role, tasks, series, at, path }) {
         ${fact("Tasks", count(tasks))}
         ${fact("Rows in", `${count(node.rows_in)} (${rate(series.rate(node.name, "rows_in"))})`)}
         ${node.role !== "sink" && fact("Rows out", `${count(node.rows_out)} (${rate(series.rate(node.name, "rows_out"))})`)}
+        ${node.backlog !== undefined && fact("Waiting", `${count(node.backlog)} messages`)}
         ${fact("Late", count(node.late))}
         ${fact("Rejected", count(node.rejected))}
         ${fact("Failed", count(node.failed))}

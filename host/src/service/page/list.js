@@ -27,6 +27,7 @@ export function Pipelines({ heard }) {
     ["Name", (line) => html`<a href=${`#/${encodeURIComponent(line.name)}`}>${line.name}</a><${Note} line=${line} />`, "wide"],
     ["Phase", (line) => html`<${Phase} phase=${line.phase} />`],
     ["Bad rows", (line) => html`<span class=${line.bad_rows ? "bad" : ""}>${count(line.bad_rows)}</span>`, "number"],
+    ["Waiting", (line) => count(line.backlog), "number"],
     ["Behind", (line) => duration(line.behind_ms), "number"],
     ["Rate", (line) => rate(read(line)), "number"],
     ["Rows read", (line) => count(line.rows_read), "number"],

@@ -63,7 +63,7 @@ pub(super) struct FoundPartition {
     pub end: Option<u64>,
 }
 
-enum DiscoveryProblem {
+pub(super) enum DiscoveryProblem {
     /// A topic, or one of the partitions in the config, does not exist.
     Missing {
         what: String,
@@ -181,8 +181,10 @@ impl Discovery {
         let (sender, receiver) = oneshot::channel();
         self.state = DiscoveryState::Asking(receiver);
         let question = Question {
-            consumer: consumer.clone(),
-            plan: plan.clone(),
+            brokers: Brokers {
+                consumer: consumer.clone(),
+                plan: plan.clone(),
+            },
             context: context.clone(),
             known,
             start: self.first_offset(plan, context),
@@ -216,8 +218,7 @@ impl Discovery {
 }
 
 struct Question {
-    consumer: Arc<BaseConsumer<ClientLog>>,
-    plan: Arc<Subscription>,
+    brokers: Brokers,
     context: SourceContext,
     known: Vec<(usize, i32)>,
     start: KafkaStart,
@@ -225,13 +226,18 @@ struct Question {
 
 impl Question {
     fn ask(&self) -> Result<Found, DiscoveryProblem> {
-        let topic_ids = self.topic_ids()?;
+        let topic_ids = self.brokers.topic_ids()?;
         let mut wanted = Vec::new();
-        for topic in 0..self.plan.topics.len() {
-            let ours = self.partitions(topic)?.into_iter().filter(|&number| {
-                self.plan.is_ours(&self.context, topic, number)
-                    && !self.known.contains(&(topic, number))
-            });
+        let plan = &self.brokers.plan;
+        for topic in 0..plan.topics.len() {
+            let ours = self
+                .brokers
+                .partitions(topic)?
+                .into_iter()
+                .filter(|&number| {
+                    plan.is_ours(&self.context, topic, number)
+                        && !self.known.contains(&(topic, number))
+                });
             wanted.extend(ours.map(|number| (topic, number)));
         }
         Ok(Found {
@@ -245,9 +251,9 @@ impl Question {
 
     /// The partitions, and where each of them starts and ends.
     fn located(&self, wanted: &[(usize, i32)]) -> Result<Vec<FoundPartition>, DiscoveryProblem> {
-        let starts = self.starts(wanted)?;
-        let ends = match self.plan.is_bounded || self.context.bootstraps {
-            true => Some(self.offsets(wanted, Offset::End)?),
+        let starts = self.brokers.starts(wanted, self.start)?;
+        let ends = match self.brokers.plan.is_bounded || self.context.bootstraps {
+            true => Some(self.brokers.offsets(wanted, Offset::End)?),
             false => None,
         };
         let found = wanted.iter().zip(starts).enumerate();
@@ -260,7 +266,15 @@ impl Question {
             })
             .collect())
     }
+}
 
+/// Asks the brokers about a source's topics.
+pub(super) struct Brokers {
+    pub consumer: Arc<BaseConsumer<ClientLog>>,
+    pub plan: Arc<Subscription>,
+}
+
+impl Brokers {
     fn topic_ids(&self) -> Result<HashMap<String, String>, DiscoveryProblem> {
         match topic_ids(&self.consumer, &self.plan.topics, ANSWER_MAX) {
             // Brokers that are too old to be asked.
@@ -310,8 +324,12 @@ impl Question {
         Ok(numbers)
     }
 
-    fn starts(&self, wanted: &[(usize, i32)]) -> Result<Vec<u64>, DiscoveryProblem> {
-        match self.start {
+    fn starts(
+        &self,
+        wanted: &[(usize, i32)],
+        start: KafkaStart,
+    ) -> Result<Vec<u64>, DiscoveryProblem> {
+        match start {
             KafkaStart::Earliest => self.offsets(wanted, Offset::Beginning),
             KafkaStart::Latest => self.offsets(wanted, Offset::End),
             KafkaStart::At(ms) => self.offsets(wanted, Offset::Offset(ms)),
@@ -331,7 +349,11 @@ impl Question {
 
     /// The offset of the first message of this time or later, for each
     /// partition. Kafka also takes the beginning and the end for a time.
-    fn offsets(&self, wanted: &[(usize, i32)], time: Offset) -> Result<Vec<u64>, DiscoveryProblem> {
+    pub fn offsets(
+        &self,
+        wanted: &[(usize, i32)],
+        time: Offset,
+    ) -> Result<Vec<u64>, DiscoveryProblem> {
         let what = "cannot ask where partitions begin and end";
         let offsets = self
             .consumer
