@@ -20,9 +20,11 @@ const PLUGINS: [&str; 11] = [
     "lawless",
 ];
 
-/// Compiles each plugin once in a test program.
-pub static LOADER: LazyLock<PluginLoader> =
-    LazyLock::new(|| PluginLoader::new().expect("an engine for this machine"));
+/// Compiles each plugin once, also where the pipelines that use it come one after another.
+pub static LOADER: LazyLock<PluginLoader> = LazyLock::new(|| {
+    let loader = PluginLoader::new().expect("an engine for this machine");
+    loader.with_user_cache()
+});
 
 /// The `.wasm` file of one of this workspace's plugins.
 pub fn plugin_file(name: &str) -> PathBuf {
