@@ -1,5 +1,5 @@
 //! Checks the layers: no two files of the host, or of the SDK, import each other, also
-//! not by way of others. And every `mod` line has a comment.
+//! not by way of others. And every file is a module, and every `mod` line has a comment.
 //!
 //! Files are read as text. `use` and paths written out count, from `crate::`,
 //! `super::`, `self::` and a file's own modules. A `pub use` of a file's own
@@ -51,6 +51,31 @@ fn describe_circles(folder: &str, imports: &Imports, message: &mut String) {
             }
         }
     }
+}
+
+/// A file that no `mod` line names is not compiled, and nothing tells that it is wrong.
+#[test]
+fn every_file_is_a_module() {
+    let mut forgotten = String::new();
+    for folder in LAYERED {
+        let root = workspace().join(folder);
+        let mut sources = BTreeMap::new();
+        read(&root, &Vec::new(), &mut sources);
+        let tops = ["lib.rs", "main.rs"].map(|top| std::fs::read_to_string(root.join(top)));
+        let top: String = tops.into_iter().flatten().collect();
+        for module in sources.keys() {
+            let (name, within) = module.split_last().expect("it has a name");
+            let parent = match within {
+                [] => Some(&top),
+                within => sources.get(within),
+            };
+            let mut named = parent.into_iter().flat_map(|text| modules(text));
+            if !named.any(|(_, known, _)| known == name) {
+                let _ = write!(forgotten, "\n  {folder}/{}.rs", module.join("/"));
+            }
+        }
+    }
+    assert!(forgotten.is_empty(), "no module is in:{forgotten}");
 }
 
 #[test]
