@@ -6,6 +6,27 @@ stop() {
   exit 1
 }
 
+# Fetches what is at Maven's into a folder, unless it is there: what it is called, the folder,
+# the file that says what is needed, and the goal with its options.
+fetch_by_maven() {
+  local what=$1 target=$2 pom=$3
+  shift 3
+  [[ -d $target ]] && return 0
+  command -v java >/dev/null || stop "java is missing: apt-get install default-jre-headless"
+  command -v mvn >/dev/null || stop "mvn is missing: apt-get install maven"
+  mkdir -p "${target%/*}"
+  local staged
+  staged=$(mktemp -d "$target.XXXXXX")
+  if ! timeout 600 mvn -q -B -f "$pom" "$@" -Dstyle.color=never -DoutputDirectory="$staged" \
+    -DmarkersDirectory="$staged/markers" >"$staged.log" 2>&1; then
+    rm -rf "$staged"
+    stop "Maven cannot fetch $what: $(grep -m 1 ERROR "$staged.log" || tail -n 1 "$staged.log")"
+  fi
+  rm -f "$staged.log"
+  # Another test program may have been faster.
+  mv -T "$staged" "$target" 2>/dev/null || rm -rf "$staged"
+}
+
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 free_port() {

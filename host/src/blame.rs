@@ -41,6 +41,19 @@ pub fn causes<'a>(
     std::iter::successors(error.source(), |&cause| cause.source())
 }
 
+/// An error with what is below it: many say little of that.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut all = error.to_string();
+    for cause in causes(error) {
+        let cause = cause.to_string();
+        if !all.contains(&cause) {
+            all.push_str(": ");
+            all.push_str(&cause);
+        }
+    }
+    all
+}
+
 impl Fault {
     /// The same row would fail again.
     pub const ROW: Fault = Fault::lasting(Blame::Row);

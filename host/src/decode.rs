@@ -171,7 +171,7 @@ impl Decoder {
             let pushed = if self.0.is_any_bytes() || is_utf8(data, start, end, all_utf8) {
                 self.0.push(data, start, end)
             } else {
-                Err(invalid_utf8(&data[start..end]))
+                Err(RowFault::not_utf8(&data[start..end]))
             };
             match pushed {
                 Ok(()) => rows += 1,
@@ -265,12 +265,6 @@ fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
     } else {
         simdutf8::basic::from_utf8(&data[start..end]).is_ok()
     }
-}
-
-#[cold]
-fn invalid_utf8(row: &[u8]) -> RowFault {
-    let at = std::str::from_utf8(row).map_or_else(|error| error.valid_up_to(), str::len);
-    RowFault::new(format!("byte {at}: expected UTF-8 text, found other bytes"))
 }
 
 #[cfg(test)]

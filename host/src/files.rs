@@ -117,15 +117,18 @@ enum FileTarget {
     /// With digits in between, also as a `.part`.
     Numbered {
         folder: PathBuf,
+        depth: Depth,
         before: String,
         after: String,
     },
-    /// The same in the folders below, whatever they are called.
-    NumberedBelow {
-        folder: PathBuf,
-        before: String,
-        after: String,
-    },
+}
+
+/// Where files of a folder are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    InFolder,
+    /// There, or in folders below, whatever they are called.
+    Below,
 }
 
 /// How messages and checkpoints name standard input.
@@ -186,40 +189,24 @@ impl Files {
         self.push(user, vec![target], Usage::Takes);
     }
 
-    /// Writes these, and files in the folder with a number in their names.
+    /// Writes these, and files with a number in their names.
     pub fn writes_numbered(
         &mut self,
         user: FileUser,
         paths: &[&Path],
         folder: &Path,
+        depth: Depth,
         [before, after]: [&str; 2],
     ) {
         let numbered = FileTarget::Numbered {
             folder: identity(folder),
+            depth,
             before: before.to_owned(),
             after: after.to_owned(),
         };
         let targets = paths.iter().flat_map(|path| names_of(path));
         let targets = targets.map(FileTarget::File);
         self.push(user, targets.chain([numbered]).collect(), Usage::Writes);
-    }
-
-    /// Writes these, and files with a number in their names in folders below.
-    pub fn writes_below(
-        &mut self,
-        user: FileUser,
-        paths: &[&Path],
-        folder: &Path,
-        [before, after]: [&str; 2],
-    ) {
-        let below = FileTarget::NumberedBelow {
-            folder: identity(folder),
-            before: before.to_owned(),
-            after: after.to_owned(),
-        };
-        let targets = paths.iter().flat_map(|path| names_of(path));
-        let targets = targets.map(FileTarget::File);
-        self.push(user, targets.chain([below]).collect(), Usage::Writes);
     }
 
     /// Reserves a folder: nobody else may write anything in it.
@@ -473,7 +460,10 @@ impl FileUse {
                 opened.starts_with(folder).then_some(opened)
             }
             // A name in one of many folders would be looked for in all of them.
-            FileTarget::NumberedBelow { .. } => None,
+            FileTarget::Numbered {
+                depth: Depth::Below,
+                ..
+            } => None,
             FileTarget::Pattern { folder, .. } | FileTarget::Numbered { folder, .. } => {
                 let entries = read_folder(folder).ok()?;
                 let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -553,14 +543,16 @@ impl FileTarget {
             FileTarget::Pattern { folder, pattern } => path_matches(folder, pattern, path),
             FileTarget::Numbered {
                 folder,
+                depth,
                 before,
                 after,
-            } => path.parent() == Some(folder) && has_number(path, before, after),
-            FileTarget::NumberedBelow {
-                folder,
-                before,
-                after,
-            } => path.starts_with(folder) && has_number(path, before, after),
+            } => {
+                let is_within = match depth {
+                    Depth::InFolder => path.parent() == Some(folder),
+                    Depth::Below => path.starts_with(folder),
+                };
+                is_within && has_number(path, before, after)
+            }
         }
     }
 }

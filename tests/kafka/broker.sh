@@ -15,29 +15,16 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox
 # The folder of the jars depends on the pom.
-jars=$cache/kafka-$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
+jars=${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox/kafka-$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
 seconds_max=90
 
 # shellcheck source=../servers.sh
 source "$here/../servers.sh"
 
 fetch() {
-  [[ -d $jars ]] && return 0
-  command -v java >/dev/null || stop "java is missing: apt-get install default-jre-headless"
-  command -v mvn >/dev/null || stop "mvn is missing: apt-get install maven"
-  mkdir -p "$cache"
-  local staged
-  staged=$(mktemp -d "$cache/kafka.XXXXXX")
-  if ! timeout 600 mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory="$staged" >"$staged.log" 2>&1; then
-    rm -rf "$staged"
-    stop "Maven cannot fetch the broker's jars: $(grep -m 1 ERROR "$staged.log" || tail -n 1 "$staged.log")"
-  fi
-  rm -f "$staged.log"
-  # Another test program may have been faster.
-  mv -T "$staged" "$jars" 2>/dev/null || rm -rf "$staged"
+  fetch_by_maven "the broker's jars" "$jars" "$here/pom.xml" \
+    dependency:copy-dependencies -DincludeScope=runtime
 }
 
 # Called in a subshell, which becomes the process itself.

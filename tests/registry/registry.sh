@@ -11,30 +11,16 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox
 # The folder of the program depends on the pom.
-program=$cache/registry-$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
+program=${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox/registry-$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
 seconds_max=120
 
 # shellcheck source=../servers.sh
 source "$here/../servers.sh"
 
 fetch() {
-  [[ -d $program ]] && return 0
-  command -v java >/dev/null || stop "java is missing: apt-get install default-jre-headless"
-  command -v mvn >/dev/null || stop "mvn is missing: apt-get install maven"
-  mkdir -p "$cache"
-  local staged
-  staged=$(mktemp -d "$cache/registry.XXXXXX")
-  if ! timeout 600 mvn -q -B -f "$here/pom.xml" dependency:unpack-dependencies \
-    -Dstyle.color=never -DoutputDirectory="$staged" -Dmdep.unpack.excludes=META-INF/ \
-    -DmarkersDirectory="$staged/markers" >"$staged.log" 2>&1; then
-    rm -rf "$staged"
-    stop "Maven cannot fetch the registry: $(grep -m 1 ERROR "$staged.log" || tail -n 1 "$staged.log")"
-  fi
-  rm -f "$staged.log"
-  # Another test program may have been faster.
-  mv -T "$staged" "$program" 2>/dev/null || rm -rf "$staged"
+  fetch_by_maven "the registry" "$program" "$here/pom.xml" \
+    dependency:unpack-dependencies -Dmdep.unpack.excludes=META-INF/
 }
 
 start() {

@@ -193,6 +193,13 @@ impl Backoff {
     }
 }
 
+/// How long to wait until a request is sent again: twice as long each time, from and to these
+/// times, and not at the same moment as others.
+pub fn delay(attempt: u32, from: Duration, to: Duration) -> Duration {
+    let most = from.saturating_mul(1 << attempt.min(20)).min(to);
+    most / 2 + most.mul_f64(fastrand::f64() / 2.0)
+}
+
 /// How much of a row a message shows.
 const SHOWN_BYTES_MAX: usize = 300;
 

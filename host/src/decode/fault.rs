@@ -25,6 +25,13 @@ impl RowFault {
         }))
     }
 
+    /// These bytes are no text.
+    #[cold]
+    pub fn not_utf8(bytes: &[u8]) -> Self {
+        let at = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+        RowFault::new(format!("byte {at}: expected UTF-8 text, found other bytes"))
+    }
+
     /// Adds to what is wrong.
     #[cold]
     pub fn because(mut self, why: &dyn fmt::Display) -> Self {

@@ -336,13 +336,13 @@ impl SourceReader {
         !matches!(self.times, Times::Operator)
     }
 
-    /// The partition that holds back the watermark. Where an operator finds the event times,
-    /// that is known of the rows which it has seen.
     /// How many messages wait to be read, if somebody finds that out.
     pub fn backlog(&self) -> Option<Arc<Backlog>> {
         self.input.backlog()
     }
 
+    /// The partition that holds back the watermark. Where an operator finds the event times,
+    /// that is known of the rows which it has seen.
     pub fn slowest(&self) -> Option<SlowestPartition> {
         let lowest = self.watermarks.lock().lowest()?;
         Some(SlowestPartition {

@@ -34,7 +34,7 @@ use crate::config::reader::{ConfigValue, Table};
 use crate::connector::text_rows::{Csv, JsonLines, TextFormat};
 use crate::connector::{Description, Planning};
 use crate::devices::is_named_pipe;
-use crate::files::FileUser;
+use crate::files::{Depth, FileUser};
 use crate::format::CsvFormat;
 use crate::paths::{STANDARD_OUTPUT, identity, is_device, is_nowhere, name_in, written_at};
 use crate::plan::state::Delivery;
@@ -264,7 +264,7 @@ impl SinkSettings for FileSinkSettings {
                 let paths: [&Path; 3] = [&names.list, &first, &part_of(&first)];
                 let around = [&*names.before, &*names.after];
                 let files = &mut planning.files;
-                files.writes_numbered(user, &paths, &names.folder, around);
+                files.writes_numbered(user, &paths, &names.folder, Depth::InFolder, around);
             }
         }
         Some(Box::new(FileSink {

@@ -13,9 +13,10 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::IDEMPOTENCY_KEY;
-use crate::blame::{Fault, causes};
+use crate::blame::{Fault, with_causes};
 use crate::clock::Clock;
 use crate::connector::network;
+use crate::connector::server::delay;
 use crate::offload::blocking;
 use crate::quantity::show_ms;
 use crate::stop::Stop;
@@ -306,11 +307,9 @@ impl Delivery {
         Some(wait.min(RETRY_AFTER_MAX))
     }
 
-    /// Twice as long each time, and not at the same moment as others.
     fn delay(&self, attempt: u32) -> Duration {
         let Retry { from, to } = self.target.retry;
-        let most = from.saturating_mul(1 << attempt.min(20)).min(to);
-        most / 2 + most.mul_f64(fastrand::f64() / 2.0)
+        delay(attempt, from, to)
     }
 
     fn circuit(&self) -> MutexGuard<'_, Circuit> {
@@ -398,19 +397,6 @@ pub fn quoted(text: &str) -> String {
         "" => String::new(),
         text => format!(": {text}"),
     }
-}
-
-/// An error says little of what is below it.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut all = error.to_string();
-    for cause in causes(error) {
-        let cause = cause.to_string();
-        if !all.contains(&cause) {
-            all.push_str(": ");
-            all.push_str(&cause);
-        }
-    }
-    all
 }
 
 #[cfg(test)]

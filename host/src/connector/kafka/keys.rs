@@ -1,5 +1,5 @@
 //! The config keys that Kafka's source and sink share: `brokers`, `properties`,
-//! `topic`.
+//! `topic`, `registry`.
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;

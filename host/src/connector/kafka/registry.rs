@@ -17,9 +17,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::blame::{Fault, causes};
+use crate::blame::{Fault, with_causes};
 use crate::connector::network;
-use crate::connector::server::Password;
+use crate::connector::server::{Password, delay};
 use crate::decode::{AVRO, RegisteredSchema};
 use crate::offload::blocking;
 use crate::stop::Stop;
@@ -381,10 +381,7 @@ impl Registry {
                 Err(problem) if problem.fault.can_pass => problem,
                 answer => return answer,
             };
-            let most = RETRY_FROM
-                .saturating_mul(1 << attempt.min(10))
-                .min(RETRY_TO);
-            let delay = most / 2 + most.mul_f64(fastrand::f64() / 2.0);
+            let delay = delay(attempt, RETRY_FROM, RETRY_TO);
             attempt += 1;
             let (who, connection, cause) = (&self.who, &self.connection, &problem.cause);
             tracing::warn!(
@@ -458,18 +455,6 @@ async fn bytes_of(mut answer: Response) -> Result<Vec<u8>, Problem> {
             )));
         }
     }
-}
-
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut all = error.to_string();
-    for cause in causes(error) {
-        let cause = cause.to_string();
-        if !all.contains(&cause) {
-            all.push_str(": ");
-            all.push_str(&cause);
-        }
-    }
-    all
 }
 
 /// Asks for schemas while other rows are read.

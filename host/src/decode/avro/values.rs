@@ -437,7 +437,7 @@ impl<'d, 'p> Reader<'d, 'p> {
         let text = self.length_and_bytes("a text")?;
         match simdutf8::basic::from_utf8(text) {
             Ok(_) => Ok(text),
-            Err(_) => Err(not_utf8(text)),
+            Err(_) => Err(RowFault::not_utf8(text)),
         }
     }
 
@@ -684,12 +684,6 @@ fn uuid_text(bytes: &[u8]) -> Result<String, RowFault> {
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)
-}
-
-#[cold]
-fn not_utf8(text: &[u8]) -> RowFault {
-    let at = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
-    RowFault::new(format!("byte {at}: expected UTF-8 text, found other bytes"))
 }
 
 #[cold]

@@ -21,7 +21,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{ConfigValue, Table};
 use crate::config::secrets::read_options;
 use crate::connector::{Description, Planning};
-use crate::files::FileUser;
+use crate::files::{Depth, FileUser};
 use crate::format::CsvFormat;
 use crate::paths::{identity, name_in};
 use crate::plan::state::{Delivery, RemotePlan};
@@ -207,7 +207,7 @@ impl FolderSettings {
         let paths: [&Path; 2] = [&names.list(), &any];
         planning
             .files
-            .writes_below(user, &paths, &base, names.around());
+            .writes_numbered(user, &paths, &base, Depth::Below, names.around());
         Some(Box::new(sink(PartsPlace::Folder(base))))
     }
 }
@@ -244,8 +244,8 @@ enum PartsPlace {
 }
 
 impl PartsFileSink {
-    /// Parts of Parquet, and those that were sent, cannot be cut where a checkpoint was made, and without `roll` none
-    /// says how long a part is to go on.
+    /// Parts of Parquet, and those that were sent, cannot be cut where a checkpoint was made, and
+    /// without `roll` none says how long a part is to go on.
     fn goes_on(&self) -> bool {
         let is_cut = matches!(self.place, PartsPlace::Folder(_));
         is_cut && self.rows.roll.is_some() && self.rows.format != SinkFormat::Parquet
