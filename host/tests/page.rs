@@ -203,6 +203,24 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
         "[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'before-sale')",
     );
 
+    browser.fill("form input", "spare");
+    browser.click("form button", "Make");
+    browser.until_text("is kept as spare");
+    // A host may need its last two.
+    service.until("two later ones", |shop| {
+        let made = shop["revision"]["checkpoints"].as_array().expect("a list");
+        let spare = made.iter().position(|made| made["name"] == "spare");
+        spare.is_some_and(|spare| spare + 2 < made.len())
+    });
+    let spare = "[...document.querySelectorAll('table.kept tr')].find((row) => row.innerText.includes('spare'))";
+    browser.until(spare);
+    browser.value(&format!(
+        "[...{spare}.querySelectorAll('button')].find((it) => it.innerText === 'Delete').click()"
+    ));
+    browser.click("main tr button.first", "Delete spare");
+    browser.until_text("spare is deleted.");
+    browser.until(&format!("!{spare}"));
+
     view(&mut browser, "File");
     browser.until("document.querySelector('textarea.file').value.includes('panic')");
     browser.fill("textarea.file", "name = 3");

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use service::{GOOD, Service, WAIT, shop_with};
 
+/// At the rate of the pipelines, they last longer than what is done meanwhile.
 const ROWS: u64 = 8_000;
 /// A pipeline whose rows go through a plugin in this mode, and are counted by user.
 fn shop(mode: &str) -> String {
@@ -46,7 +47,7 @@ fn with(mode: &str, key: &str) -> String {
         input = "counted"
         "#,
         shop_with(
-            &format!("rate = 2000\ncount = {ROWS}"),
+            &format!("rate = 1000\ncount = {ROWS}"),
             &format!("parameters = {{ {mode} }}\nlimits = {{ time = \"200ms\" }}")
         )
     )
@@ -63,7 +64,7 @@ fn expected_of(text: &str) -> [Vec<String>; 2] {
     let file = folder.path().join("pipelines/shop.toml");
     let plugin = format!("{:?}", common::plugin_file("hostile"));
     let text = text.replace("\"../plugins/hostile.wasm\"", &plugin);
-    fs::write(&file, text.replace("rate = 2000\n", "")).expect("writable");
+    fs::write(&file, text.replace("rate = 1000\n", "")).expect("writable");
     let run = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
         .args(["run", "--quiet"])
         .arg(&file)
@@ -219,6 +220,37 @@ fn what_does_not_fit_is_refused_until_somebody_agrees() {
 }
 
 #[test]
+fn states_that_were_agreed_to_go_are_there_when_the_change_is_taken_back() {
+    let mut service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(500);
+    let agreed = json!({ "drop": ["counted"] }).to_string();
+    for (mode, outcome) in [("mode = \"panic\"", "taken_back"), (GOOD, "probation")] {
+        service.write("shop", &with(mode, "key = \"n\""));
+        service.until("refused", |shop| {
+            let refusal = shop["refusal"].as_str();
+            refusal.is_some_and(|refusal| refusal.contains("drop"))
+        });
+        let (status, answer) = service.ask("POST", "/api/v1/pipelines/shop/start", &agreed);
+        assert_eq!(status, 202, "{answer}");
+        service.until(outcome, |shop| {
+            let changes = shop["changes"]
+                .as_array()
+                .and_then(|changes| changes.last());
+            changes.expect("one")["outcome"] == outcome
+        });
+        if outcome == "probation" {
+            service.end(libc::SIGKILL);
+        } else {
+            service.until_read(50);
+        }
+    }
+    service.write("shop", &shop(GOOD));
+    service.begin();
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
+#[test]
 fn a_killed_service_goes_on_and_a_paused_pipeline_stays_paused() {
     let mut service = Service::start(&[("shop", &shop(GOOD))]);
     for _ in 0..3 {
@@ -267,7 +299,7 @@ fn random_changes_and_kills_lose_and_repeat_no_row() {
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let long = |mode: &str| {
-        let rows = format!("count = {}", 1_500 * count);
+        let rows = format!("count = {}", 750 * count);
         shop(mode).replace(&format!("count = {ROWS}"), &rows)
     };
     let mut service = Service::start(&[("shop", &long(GOOD))]);
@@ -546,7 +578,7 @@ fn nothing_that_the_log_quotes_looks_like_a_line_of_it() {
 #[test]
 fn two_pipelines_do_not_write_one_file() {
     let slow = |name: &str, rows: &str, counts: &str| {
-        let text = shop(GOOD).replace("rate = 2000", "rate = 100");
+        let text = shop(GOOD).replace("rate = 1000", "rate = 100");
         let text = text.replace("name = \"shop\"", &format!("name = \"{name}\""));
         let text = text.replace("\"../rows.jsonl\"", &format!("\"{rows}\""));
         text.replace("\"../counts.jsonl\"", &format!("\"{counts}\""))

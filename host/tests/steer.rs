@@ -289,12 +289,19 @@ fn a_pipeline_goes_back_to_a_savepoint() {
     let mut service = started(&ending());
     let saved = told(&service, &["pipelines", "savepoint", "shop", "early"]);
     has(&saved, &["is saved as early"]);
+    told(&service, &["pipelines", "savepoint", "shop", "spare"]);
     let read = |shop: &Value| shop["revision"]["nodes"][0]["rows_in"].as_u64();
     let then = read(&service.shop()).expect("a count");
     service.until_read(then + 1_000);
     has(
         &told(&service, &["pipelines", "checkpoints", "shop"]),
-        &["early", "now", "ago"],
+        &["early", "spare", "now", "ago"],
+    );
+    let delete = ["pipelines", "savepoint", "shop", "spare", "--delete"];
+    has(&told(&service, &delete), &["spare of shop is deleted"]);
+    has(
+        &refused(&service, 2, &delete),
+        &["there is no checkpoint `spare`", "early"],
     );
     has(
         &refused(

@@ -102,6 +102,10 @@ impl Requests {
         self.held_back.send_replace(waits);
     }
 
+    pub fn are_held_back(&self) -> bool {
+        *self.held_back.borrow()
+    }
+
     /// Waits until checkpoints by their interval may be made.
     pub async fn released(&self) {
         // The sender lives as long as `self`.

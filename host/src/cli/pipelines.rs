@@ -73,6 +73,9 @@ pub enum PipelinesCommand {
         pipeline: String,
         /// Letters, digits, `-`, `_` and `.`
         name: String,
+        /// Delete the savepoint instead
+        #[arg(long)]
+        delete: bool,
         #[command(flatten)]
         host: HostArguments,
     },
@@ -272,6 +275,17 @@ pub fn pipelines(command: &PipelinesCommand) -> Result<(), CliError> {
         PipelinesCommand::Savepoint {
             pipeline,
             name,
+            delete: true,
+            host,
+        } => {
+            let client = host.client()?;
+            client.ask(Method::DELETE, &[pipeline, "savepoints", name], &[], None)?;
+            client.tell(&format!("{name} of {pipeline} is deleted\n"))
+        }
+        PipelinesCommand::Savepoint {
+            pipeline,
+            name,
+            delete: false,
             host,
         } => {
             let client = host.client()?;

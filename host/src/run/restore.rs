@@ -324,8 +324,10 @@ pub async fn restore(
     };
     let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
     start.lost = lost;
-    // What was dropped, or skipped, is left behind by a checkpoint at once.
-    start.checkpoints_first |= from.is_some() || !dropped.is_empty();
+    // What was dropped, or skipped, is left behind by a checkpoint at once: unless the run may
+    // be taken back to what there is before.
+    let leaves = !dropped.is_empty() && !pipeline.requests.are_held_back();
+    start.checkpoints_first |= from.is_some() || leaves;
     Ok(start)
 }
 

@@ -219,6 +219,7 @@ fn routes() -> (Router<Arc<Host>>, OpenApi) {
         .routes(routes!(pause))
         .routes(routes!(start))
         .routes(routes!(savepoint))
+        .routes(routes!(checkpoints::delete_savepoint))
         .merge(plugins::routes())
         .routes(routes!(health))
         .routes(routes!(ready))
@@ -643,7 +644,7 @@ mod tests {
     fn the_description_has_every_path_with_its_answers() {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
-        assert_eq!(paths.len(), 21, "{paths:?}");
+        assert_eq!(paths.len(), 22, "{paths:?}");
         for path in access::FILES {
             assert!(paths.contains(&&path.to_owned()), "{path}");
         }

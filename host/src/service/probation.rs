@@ -1,6 +1,7 @@
 //! Whether a new revision does well, judged by its counters beside those of the revision
 //! before.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,11 @@ const ROWS_MIN: u64 = 100;
 const REJECTED_SHARE_MORE: f64 = 0.01;
 /// ...or so many times as many, whichever is more.
 const REJECTED_TIMES: f64 = 3.0;
+/// Both shares are seen in some of the rows only. How far what is seen now may be above the
+/// true one by chance, in standard deviations: it is looked at again and again.
+const CHANCE_NOW: f64 = 3.0;
+/// How far what was seen before may be below.
+const CHANCE_BEFORE: f64 = 2.0;
 
 /// How many times as long as before a row may take, at the end...
 const TIME_TIMES: f64 = 5.0;
@@ -113,15 +119,36 @@ impl Probation {
     }
 }
 
-fn share(part: u64, of: u64) -> f64 {
-    part as f64 / of.max(1) as f64
+/// The bounds of a share of which a part was seen: Wilson's score interval, so many standard
+/// deviations wide to each side (Wilson, "Probable inference, the law of succession, and
+/// statistical inference", 1927).
+fn bounds(part: u64, of: u64, deviations: f64) -> Range<f64> {
+    let (rows, squared) = (of.max(1) as f64, deviations * deviations);
+    let share = part as f64 / rows;
+    let middle = share + squared / (2.0 * rows);
+    let spread = share * (1.0 - share).max(0.0) / rows + squared / (4.0 * rows * rows);
+    let half = deviations * spread.sqrt();
+    let scale = 1.0 + squared / rows;
+    (middle - half) / scale..(middle + half) / scale
+}
+
+/// Whether the share is more than so many times that of before, and so much more; not by
+/// chance. `before` and `now` are parts and of how many rows.
+fn is_worse(before: (u64, u64), now: (u64, u64), more: f64) -> bool {
+    let known = bounds(before.0, before.1, CHANCE_BEFORE).end;
+    let bound = (known + more).max(known * REJECTED_TIMES);
+    // One row may be the one in many.
+    now.0 > 1 && bounds(now.0, now.1, CHANCE_NOW).start > bound
 }
 
 /// A plugin fails on no row that it was made for: one is enough, unless the one before
 /// failed as well.
 fn failed(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
-    let known = before.map_or(0.0, |before| share(before.failed, before.rows));
-    let is_worse = now.failed > 0 && share(now.failed, now.rows) > known * REJECTED_TIMES;
+    let before = before.filter(|before| before.failed > 0);
+    let is_worse = match before {
+        Some(before) => is_worse((before.failed, before.rows), (now.failed, now.rows), 0.0),
+        None => now.failed > 0,
+    };
     is_worse.then(|| {
         format!(
             "operator `{}` has failed on {} of {} rows",
@@ -134,11 +161,14 @@ fn failed(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
 /// later one fails when that matters.
 fn failed_calls(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
     let known = match before {
-        Some(before) => share(before.failed_calls?, before.rows),
-        None => 0.0,
+        Some(before) => before.failed_calls?,
+        None => 0,
     };
     let failed = now.failed_calls.filter(|&failed| failed > 0)?;
-    (share(failed, now.rows) > known * REJECTED_TIMES).then(|| {
+    let before = before.filter(|_| known > 0);
+    let is_worse =
+        before.is_none_or(|before| is_worse((known, before.rows), (failed, now.rows), 0.0));
+    is_worse.then(|| {
         format!(
             "operator `{}` has failed in {failed} calls with {} rows, which had answers when they \
              were repeated",
@@ -150,9 +180,8 @@ fn failed_calls(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
 fn rejected(before: Option<&Baseline>, now: &Baseline, is_over: bool) -> Option<String> {
     // What a new operator rejects cannot be compared, nor with one to which no row came.
     let before = before.filter(|before| before.rows > 0)?;
-    let known = share(before.rejected, before.rows);
-    let bound = (known + REJECTED_SHARE_MORE).max(known * REJECTED_TIMES);
-    let is_worse = share(now.rejected, now.rows) > bound && now.rejected > 0;
+    let (known, seen) = ((before.rejected, before.rows), (now.rejected, now.rows));
+    let is_worse = is_worse(known, seen, REJECTED_SHARE_MORE);
     let is_enough = now.rows >= ROWS_MIN || is_over;
     (is_worse && is_enough).then(|| {
         format!(
@@ -210,6 +239,7 @@ mod tests {
         // As before.
         let ill = || Some(node(1_000, 10, 0));
         assert_eq!(judge(ill(), node(500, 6, 0), 1), Verdict::Open);
+        assert_eq!(judge(ill(), node(1, 1, 0), 1), Verdict::Open, "by chance");
         assert!(matches!(
             judge(ill(), node(500, 50, 0), 1),
             Verdict::Failed(_)
@@ -283,6 +313,19 @@ mod tests {
         assert!(matches!(
             judge(well(), node(10, 0, 5), 10),
             Verdict::Failed(_)
+        ));
+        // What chance explains.
+        assert_eq!(
+            judge(Some(node(125, 0, 0)), node(100, 0, 2), 10),
+            Verdict::Held
+        );
+        assert_eq!(
+            judge(Some(node(100_000, 0, 500)), node(100, 0, 2), 10),
+            Verdict::Held
+        );
+        assert!(matches!(
+            judge(Some(node(100_000, 0, 500)), node(10_000, 0, 400), 1),
+            Verdict::Failed(why) if why.contains("400 of 10000 rows; before, it was 500 of 100000")
         ));
         // A new operator may reject.
         assert_eq!(judge(None, node(500, 0, 400), 10), Verdict::Held);

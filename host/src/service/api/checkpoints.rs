@@ -1,14 +1,18 @@
-//! Lists the checkpoints of a pipeline, and decides whether it can go back to one.
+//! Lists the checkpoints of a pipeline, deletes savepoints, and decides whether the pipeline can
+//! go back to one.
 
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
 
 use super::problem::Problem;
 use super::{Named, blocking};
-use crate::checkpoint::storage::folder::Archive;
-use crate::checkpoint::storage::{CheckpointInfo, find, not_found};
+use crate::checkpoint::storage::folder::{Archive, NotDeleted, delete_unneeded};
+use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::plan::{Plan, StateBackend};
 use crate::service::change::ChangePlan;
 use crate::service::host::Host;
@@ -34,6 +38,56 @@ pub async fn checkpoints(
         archive.list().map_err(|error| Problem::internal(&error))
     };
     Ok(Json(blocking(list).await?))
+}
+
+#[derive(Deserialize)]
+pub struct Of {
+    savepoint: String,
+}
+
+/// Deletes a savepoint
+///
+/// By its name or number; of several with one name, the newest.
+#[utoipa::path(delete, path = "/api/v1/pipelines/{name}/savepoints/{savepoint}",
+    params(("name" = String, Path), ("savepoint" = String, Path)), responses(
+    (status = 204, description = "It is deleted"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "The pipeline may need it, or keeps its checkpoints in memory, or makes none"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn delete_savepoint(
+    State(host): State<Arc<Host>>,
+    Named(pipeline): Named,
+    Path(Of { savepoint }): Path<Of>,
+) -> Result<StatusCode, Problem> {
+    let delete = move || {
+        let plan = plan(&host, &pipeline)?;
+        let data = folder(&plan)?;
+        let list = Archive::of(data).list();
+        let list = list.map_err(|error| Problem::internal(&error))?;
+        let kept = find(&list, &savepoint).filter(|info| info.name.is_some());
+        let Some(kept) = kept else {
+            let named = list.iter().filter(|info| info.name.is_some()).cloned();
+            let named: Vec<_> = named.collect();
+            return Err(Problem::not_found(&not_found(&named, &savepoint)));
+        };
+        delete_unneeded(data, &list, kept.id, false).map_err(|why| match why {
+            NotDeleted::Needed { .. } => Problem::conflict(&format!(
+                "{why}: wait for its next checkpoints, or pause the pipeline"
+            )),
+            NotDeleted::Only { .. } => Problem::conflict(&format!(
+                "{why}: without it, the pipeline would start again without state"
+            )),
+            NotDeleted::Storage(StorageError::Missing { .. }) => {
+                Problem::not_found(&format!("savepoint `{savepoint}` is deleted already"))
+            }
+            NotDeleted::Storage(error) => Problem::internal(&error),
+        })
+    };
+    blocking(delete).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Decides whether a pipeline can go back to a checkpoint, if the states of `dropped` may go.
@@ -94,8 +148,13 @@ fn planned(host: &Host, pipeline: &Hosted) -> Result<Planned, Problem> {
 
 /// Where its checkpoints are.
 pub fn archive(plan: &Plan) -> Result<Archive, Problem> {
+    folder(plan).map(Archive::of)
+}
+
+/// Its data folder.
+fn folder(plan: &Plan) -> Result<&FilePath, Problem> {
     match plan.state.as_ref().map(|state| &state.backend) {
-        Some(StateBackend::RocksDb { folder, .. }) => Ok(Archive::of(folder)),
+        Some(StateBackend::RocksDb { folder, .. }) => Ok(folder),
         Some(StateBackend::Memory) => Err(Problem::conflict(
             "the pipeline keeps its checkpoints in memory, where it goes on from the last one alone",
         )),

@@ -19,20 +19,24 @@ export function Checkpoints({ path, pipeline }) {
     if (answer) setKept({ list: answer });
     else if (error instanceof Refused) setKept({ why: error.message });
   }, EVERY), [path]);
-  const post = async (what, body, good) => {
+  const request = async (method, what, body, good) => {
     setWaits(true);
     setTold(undefined);
     try {
-      const answer = await ask(`${path}/${what}`, { method: "POST", body: JSON.stringify(body) }, LONG);
+      const answer = await ask(`${path}/${what}`, { method, body: body && JSON.stringify(body) }, LONG);
       setTold({ text: good(answer), good: true });
     } catch (error) { setTold({ text: error.message }); }
     setWaits(false);
   };
   const save = (event) => {
     event.preventDefault();
-    post("savepoints", { name }, ({ id }) => `Checkpoint ${id} is kept as ${name}.`);
+    request("POST", "savepoints", { name }, ({ id }) => `Checkpoint ${id} is kept as ${name}.`);
   };
-  const restart = ({ id }) => post("start", { from: String(id) }, () => `It goes back to checkpoint ${id}.`);
+  const restart = ({ id }) => request("POST", "start", { from: String(id) }, () => `It goes back to checkpoint ${id}.`);
+  const remove = ({ id, name }) => request("DELETE", `savepoints/${id}`, undefined, () => {
+    setKept((kept) => ({ ...kept, list: kept.list?.filter((made) => made.id !== id) }));
+    return `${name} is deleted.`;
+  });
   const revision = pipeline.revision;
   const reports = new Map(revision?.checkpoints.map((made) => [made.id, made]));
   const columns = [
@@ -44,7 +48,9 @@ export function Checkpoints({ path, pipeline }) {
     ["", (made) => made.damage
       ? html`<span class="bad">damaged: ${made.damage}</span>`
       : html`<${Confirm} label="Restart from this" disabled=${waits} act=${() => restart(made)} sure=${`Go back to checkpoint ${made.id}`}
-          question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, and later checkpoints without a name are deleted. Rows since then are read again; topics get them again.${["refused", "taken_back"].includes(pipeline.changes.at(-1)?.outcome) ? " The file that was refused or taken back is tried again." : ""}`} />`, "wide"],
+          question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, and later checkpoints without a name are deleted. Rows since then are read again; topics get them again.${["refused", "taken_back"].includes(pipeline.changes.at(-1)?.outcome) ? " The file that was refused or taken back is tried again." : ""}`} />
+        ${made.name && html` <${Confirm} label="Delete" disabled=${waits} act=${() => remove(made)} sure=${`Delete ${made.name}`}
+          question="Nobody can go back to it then." />`}`, "wide"],
   ];
   const made = [
     ["Number", (made) => made.id, "number"],
