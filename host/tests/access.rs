@@ -101,6 +101,7 @@ fn without_a_token_nothing_but_health_is_readable() {
     let described = paths.iter().flat_map(|(path, methods)| {
         let path = path.replace("{name}", "shop").replace("{node}", "totals");
         let path = path.replace("{digest}", "sha256:0");
+        let path = path.replace("{savepoint}", "early");
         assert!(!path.contains('{'), "{path}");
         let methods = methods.as_object().expect("methods").keys();
         methods.map(move |method| (method.to_uppercase(), path.clone()))
