@@ -47,11 +47,53 @@ pub struct NodeProgress {
     read: AtomicU64,
     had_ended: AtomicBool,
     began: Instant,
+    /// What the node has counted before these counters took the place of others.
+    earlier: Mutex<Earlier>,
     /// Of each task.
     work: Vec<Spell>,
     samples: Vec<Sample>,
     blocked: Vec<Spell>,
     pub ledger: Ledger,
+}
+
+/// What a node has counted by other logic, in the same tasks.
+#[derive(Debug)]
+enum Earlier {
+    /// Its tasks may still count there.
+    Counting(Arc<NodeProgress>),
+    Counted(Counted),
+}
+
+/// What adds up over the counters of a node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    rows_in: u64,
+    rows_out: u64,
+    late: u64,
+    rejected: u64,
+    failed: u64,
+    failed_calls: u64,
+    lost: u64,
+    dead_letters: u64,
+    busy_ms: f64,
+    blocked_ms: f64,
+}
+
+impl Counted {
+    fn and(self, other: Counted) -> Counted {
+        Counted {
+            rows_in: self.rows_in + other.rows_in,
+            rows_out: self.rows_out + other.rows_out,
+            late: self.late + other.late,
+            rejected: self.rejected + other.rejected,
+            failed: self.failed + other.failed,
+            failed_calls: self.failed_calls + other.failed_calls,
+            lost: self.lost + other.lost,
+            dead_letters: self.dead_letters + other.dead_letters,
+            busy_ms: self.busy_ms + other.busy_ms,
+            blocked_ms: self.blocked_ms + other.blocked_ms,
+        }
+    }
 }
 
 /// Some of the work of a task, timed by its thread's processor time as well, in ns: what
@@ -322,6 +364,7 @@ impl NodeProgress {
             read: AtomicU64::new(UNKNOWN),
             had_ended: AtomicBool::new(false),
             began: Instant::now(),
+            earlier: Mutex::new(Earlier::Counted(Counted::default())),
             work: (0..tasks).map(|_| Spell::default()).collect(),
             samples: (0..tasks).map(|_| Sample::default()).collect(),
             blocked: (0..tasks).map(|_| Spell::default()).collect(),
@@ -335,17 +378,51 @@ impl NodeProgress {
         self
     }
 
-    /// The same node's, counted anew. Watermarks go on: tasks get no other before time
-    /// advances.
-    pub fn anew(&self) -> NodeProgress {
+    /// The same node's, counted anew for whoever looks at [`NodeProgress::own`]. Watermarks go
+    /// on: tasks get no other before time advances.
+    pub fn anew(self: &Arc<Self>) -> NodeProgress {
         let mut anew = NodeProgress::new(&self.name, self.role, self.watermarks.len());
         for (then, now) in self.watermarks.iter().zip(&anew.watermarks) {
             now.store(then.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         anew.ledger = self.ledger.anew();
+        anew.earlier = Mutex::new(Earlier::Counting(self.clone()));
         let backlogs = self.backlogs.lock().unwrap_or_else(PoisonError::into_inner);
         anew.backlogs = Mutex::new(backlogs.clone());
         anew
+    }
+
+    /// Nobody counts any more where these counters were made anew from.
+    pub fn take_over(&self) {
+        let counted = self.earlier();
+        *self.lock_earlier() = Earlier::Counted(counted);
+    }
+
+    fn earlier(&self) -> Counted {
+        match &*self.lock_earlier() {
+            Earlier::Counting(counting) => counting.counted().and(counting.earlier()),
+            Earlier::Counted(counted) => *counted,
+        }
+    }
+
+    fn lock_earlier(&self) -> MutexGuard<'_, Earlier> {
+        // It is set as a whole.
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counted(&self) -> Counted {
+        Counted {
+            rows_in: self.rows_in.load(Ordering::Relaxed),
+            rows_out: self.rows_out.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            failed_calls: self.failed_calls.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+            dead_letters: self.dead_letters.load(Ordering::Relaxed),
+            busy_ms: self.total_ms(&self.work),
+            blocked_ms: self.total_ms(&self.blocked),
+        }
     }
 
     /// Counts the time that an operator's work takes, also while it lasts.
@@ -484,7 +561,7 @@ impl NodeProgress {
 
     /// How many rows became dead letters.
     pub fn dead_letters(&self) -> u64 {
-        self.dead_letters.load(Ordering::Relaxed)
+        self.dead_letters.load(Ordering::Relaxed) + self.earlier().dead_letters
     }
 
     /// What was wrong with the first row that became a dead letter.
@@ -542,7 +619,17 @@ impl NodeProgress {
         self.had_ended.store(true, Ordering::Relaxed);
     }
 
+    /// What the node has counted, by this and by earlier logic.
     pub fn snapshot(&self) -> NodeStatus {
+        self.status(self.counted().and(self.earlier()))
+    }
+
+    /// What it has counted by this logic alone.
+    pub fn own(&self) -> NodeStatus {
+        self.status(self.counted())
+    }
+
+    fn status(&self, counted: Counted) -> NodeStatus {
         let watermark = self
             .watermarks
             .iter()
@@ -552,18 +639,18 @@ impl NodeProgress {
         NodeStatus {
             name: self.name.clone(),
             role: self.role,
-            rows_in: self.rows_in.load(Ordering::Relaxed),
-            rows_out: self.rows_out.load(Ordering::Relaxed),
-            late: self.late.load(Ordering::Relaxed),
-            rejected: self.rejected.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            failed_calls: self.failed_calls.load(Ordering::Relaxed),
-            lost: self.lost.load(Ordering::Relaxed),
+            rows_in: counted.rows_in,
+            rows_out: counted.rows_out,
+            late: counted.late,
+            rejected: counted.rejected,
+            failed: counted.failed,
+            failed_calls: counted.failed_calls,
+            lost: counted.lost,
             backlog: self.backlog(),
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),
-            busy_ms: self.total_ms(&self.work),
-            blocked_ms: self.total_ms(&self.blocked),
+            busy_ms: counted.busy_ms,
+            blocked_ms: counted.blocked_ms,
             cut_times: self
                 .cut_times
                 .lock()

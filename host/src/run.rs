@@ -210,6 +210,13 @@ impl Job {
         self
     }
 
+    /// Of what is dropped, keeps what fits, and misses nothing that is gone: the same was
+    /// dropped before, or is still to be.
+    pub fn if_needed(self) -> Self {
+        self.pipeline.wanted_start().if_needed = true;
+        self
+    }
+
     /// Starts without a checkpoint, and deletes those that there are, savepoints
     /// and copies included, once everything could be opened.
     pub fn starting_fresh(self) -> Self {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
+    given_up: Arc<AtomicBool>,
     wake: Arc<watch::Sender<()>>,
 }
 
@@ -17,6 +18,7 @@ impl Default for Stop {
     fn default() -> Self {
         Stop {
             asked: Arc::default(),
+            given_up: Arc::default(),
             wake: Arc::new(watch::Sender::new(())),
         }
     }
@@ -30,6 +32,15 @@ impl Stop {
 
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Has plugins' calls end at once: the run is dropped, and nothing of it is kept.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
     }
 
     /// Withdraws the request after the run has ended.

@@ -199,6 +199,16 @@ fn what_does_not_fit_is_refused_until_somebody_agrees() {
         assert_eq!(shop["revision"]["digest"], digest, "what ran runs on");
         assert_eq!(shop["phase"], "running");
     }
+    for (method, path, body) in [
+        ("POST", "shop/plan?drop=nosuch", &*shop(GOOD)),
+        ("PUT", "shop?drop=nosuch", &*shop(GOOD)),
+        ("POST", "shop/start", "{\"drop\":[\"nosuch\"]}"),
+    ] {
+        let (status, answer) = service.ask(method, &format!("/api/v1/pipelines/{path}"), body);
+        let detail = answer["detail"].as_str().expect("why");
+        assert!(detail.contains("no node `nosuch` to drop"), "{detail}");
+        assert_eq!(status, 422, "{path}");
+    }
     service.write("shop", &with(GOOD, "key = \"n\""));
     service.until("refused", |shop| {
         shop["refusal"]
@@ -219,33 +229,105 @@ fn what_does_not_fit_is_refused_until_somebody_agrees() {
     assert_eq!(last["plan"]["nodes"][3]["state"], "dropped");
 }
 
+/// Puts a content for which the counts may go.
+fn agree(service: &Service, mode: &str) {
+    let put = "/api/v1/pipelines/shop?drop=counted";
+    let (status, answer) = service.ask("PUT", put, &with(mode, "key = \"n\""));
+    assert_eq!(status, 202, "{answer}");
+}
+
+fn until_last(service: &Service, outcome: &str) {
+    service.until(outcome, |shop| {
+        let changes = shop["changes"].as_array();
+        let last = changes.and_then(|changes| changes.last()).expect("one");
+        last["outcome"] == outcome
+    });
+}
+
 #[test]
 fn states_that_were_agreed_to_go_are_there_when_the_change_is_taken_back() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(500);
+    until_held(&service, 1);
+    agree(&service, "mode = \"panic\"");
+    until_last(&service, "taken_back");
+    service.until_read(50);
+    service.write("shop", &shop(GOOD));
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
+#[test]
+fn what_was_agreed_to_is_done_after_a_kill() {
     let mut service = Service::start(&[("shop", &shop(GOOD))]);
     service.until_read(500);
-    let agreed = json!({ "drop": ["counted"] }).to_string();
-    for (mode, outcome) in [("mode = \"panic\"", "taken_back"), (GOOD, "probation")] {
-        service.write("shop", &with(mode, "key = \"n\""));
-        service.until("refused", |shop| {
-            let refusal = shop["refusal"].as_str();
-            refusal.is_some_and(|refusal| refusal.contains("drop"))
-        });
-        let (status, answer) = service.ask("POST", "/api/v1/pipelines/shop/start", &agreed);
-        assert_eq!(status, 202, "{answer}");
-        service.until(outcome, |shop| {
-            let changes = shop["changes"]
-                .as_array()
-                .and_then(|changes| changes.last());
-            changes.expect("one")["outcome"] == outcome
-        });
-        if outcome == "probation" {
-            service.end(libc::SIGKILL);
-        } else {
-            service.until_read(50);
-        }
+    until_held(&service, 1);
+    agree(&service, GOOD);
+    // Before it has held, and before it has made a checkpoint of its own.
+    for outcome in ["probation", "held"] {
+        until_last(&service, outcome);
+        service.end(libc::SIGKILL);
+        service.begin();
     }
-    service.write("shop", &shop(GOOD));
-    service.begin();
+    let shop = service.until_phase("ended");
+    assert!(shop["refusal"].is_null(), "{shop:#}");
+    let rows = fs::read_to_string(service.path("counts.jsonl")).expect("it is complete");
+    assert!(!rows.contains("\"id\""), "they are those of the change");
+    assert_eq!(outputs(service.folder.path())[0], expected()[0]);
+}
+
+#[test]
+fn a_running_pipeline_goes_back_to_its_oldest_checkpoint() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(500);
+    until_held(&service, 1);
+    service.until_phase("running");
+    let started = service.shop()["revision"]["started_ms"].clone();
+    // One may be deleted just when it is asked for.
+    let mut ask = || {
+        let oldest = service.get("/api/v1/pipelines/shop/checkpoints")[0]["id"].clone();
+        let from = json!({ "from": oldest.to_string() }).to_string();
+        service.ask("POST", "/api/v1/pipelines/shop/start", &from).0
+    };
+    let is_taken = (0..100).map(|_| ask()).any(|status| status == 202);
+    assert!(is_taken);
+    service.until("gone back", |shop| {
+        assert_ne!(shop["phase"], "failed", "{shop:#}");
+        shop["revision"]["started_ms"] != started && shop["phase"] == "running"
+    });
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
+#[test]
+fn a_savepoint_is_made_or_refused_while_the_pipeline_is_started() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(500);
+    until_held(&service, 1);
+    for number in 0..6 {
+        for what in ["pause", "start"] {
+            let path = format!("/api/v1/pipelines/shop/{what}");
+            assert_eq!(service.ask("POST", &path, "").0, 202);
+        }
+        let began = Instant::now();
+        let name = json!({ "name": format!("number-{number}") }).to_string();
+        let path = "/api/v1/pipelines/shop/savepoints";
+        let (status, answer) = service.ask("POST", path, &name);
+        assert!([201, 409].contains(&status), "{answer}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
+#[test]
+fn a_call_that_does_not_end_does_not_hold_up_who_takes_its_plugin_back() {
+    let long = |mode| shop(mode).replace("time = \"200ms\"", "time = \"10m\"");
+    let service = Service::start(&[("shop", &long(GOOD))]);
+    service.until_read(500);
+    until_held(&service, 1);
+    service.write("shop", &long("mode = \"loop\", at = \"user-000043\""));
+    until_last(&service, "taken_back");
     service.until_phase("ended");
     assert_eq!(outputs(service.folder.path()), expected());
 }

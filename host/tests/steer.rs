@@ -301,7 +301,7 @@ fn a_pipeline_goes_back_to_a_savepoint() {
     has(&told(&service, &delete), &["spare of shop is deleted"]);
     has(
         &refused(&service, 2, &delete),
-        &["there is no checkpoint `spare`", "early"],
+        &["there is no savepoint `spare`", "early"],
     );
     has(
         &refused(

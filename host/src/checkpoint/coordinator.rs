@@ -6,6 +6,7 @@
 //! ended.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -69,6 +70,7 @@ pub struct Coordinator {
     pub obsolete: Changes,
     pub interval: Duration,
     pub keep: usize,
+    pub spared: Spared,
     pub storage: Arc<dyn Storage>,
     pub participants: Participants,
     pub offload: Offload,
@@ -93,6 +95,21 @@ pub struct Coordinator {
     /// its own before the first row.
     pub checkpoints_first: bool,
     pub on_done: OnDone,
+}
+
+/// The checkpoint that somebody is going back to, which must not be deleted until then.
+#[derive(Clone, Debug, Default)]
+pub struct Spared(Arc<AtomicU64>);
+
+impl Spared {
+    /// Checkpoints count from 1.
+    pub fn spare(&self, id: Option<CheckpointId>) {
+        self.0.store(id.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    fn get(&self) -> Option<CheckpointId> {
+        Some(self.0.load(Ordering::SeqCst)).filter(|&id| id > 0)
+    }
 }
 
 /// Takes each complete checkpoint, and what has replaced logic at its barrier.
@@ -332,13 +349,14 @@ impl Coordinator {
     /// participant may turn out not to have committed this one.
     async fn prune(&self, id: CheckpointId) {
         let storage = self.storage.clone();
-        let keep = self.keep.max(2);
+        let (keep, spared) = (self.keep.max(2), self.spared.get());
         let pruned = self.offload.run(move || {
             let mut known = storage.list()?;
             known.retain(|known| known.name.is_none() && known.id <= id);
             let dropped = known.len().saturating_sub(keep);
-            for old in &known[..dropped] {
-                storage.delete(old.id)?;
+            let old = known[..dropped].iter().map(|known| known.id);
+            for old in old.filter(|&id| Some(id) != spared) {
+                storage.delete(old)?;
             }
             Ok::<_, StorageError>(())
         });

@@ -53,6 +53,11 @@ impl Requests {
         self.changed.notify_one();
     }
 
+    /// Withdraws the request for a savepoint.
+    pub fn withdraw_savepoint(&self, name: &str) {
+        self.waiting().savepoints.retain(|asked| asked != name);
+    }
+
     /// Requests that the revision ends with a checkpoint, from which the next
     /// revision continues.
     pub fn swap(&self) {

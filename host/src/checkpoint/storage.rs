@@ -84,6 +84,16 @@ pub fn find<'a>(list: &'a [CheckpointInfo], wanted: &str) -> Option<&'a Checkpoi
     list.iter().rev().find(is_wanted)
 }
 
+/// A running host may need its last checkpoint, and the one before until the
+/// last is committed.
+pub const NEEDED_BY_HOST: usize = 2;
+
+/// Whether a running host may need this one of its checkpoints.
+pub fn may_be_needed(list: &[CheckpointInfo], id: CheckpointId) -> bool {
+    let whole = list.iter().rev().filter(|info| info.damage.is_none());
+    whole.take(NEEDED_BY_HOST).any(|info| info.id == id)
+}
+
 /// The message that a checkpoint does not exist, with those that do.
 pub fn not_found(list: &[CheckpointInfo], wanted: &str) -> String {
     let ids = list.iter().rev().map(|info| info.id.to_string());

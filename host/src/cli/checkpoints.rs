@@ -19,7 +19,7 @@ use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::remote::waiting::ANSWER_MAX;
 use crate::checkpoint::savepoint::{self, SavepointFolder};
-use crate::checkpoint::storage::folder::{Archive, FolderLock, NotDeleted, delete_unneeded};
+use crate::checkpoint::storage::folder::{Archive, FolderLock};
 use crate::checkpoint::storage::{self, CheckpointInfo, StorageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -313,14 +313,34 @@ impl PipelineCheckpoints {
     /// Deletes a checkpoint, unless a running host may need it.
     fn delete(&self, wanted: &str, force: bool) -> Result<CheckpointId, CliError> {
         let info = self.find(Some(wanted))?;
-        delete_unneeded(&self.folder, &self.list, info.id, force).map_err(|why| match why {
-            NotDeleted::Needed { .. } => failed(format!("{why}: stop it first")),
-            NotDeleted::Only { .. } => failed(format!(
-                "{why}; `--force` deletes it anyway, and the pipeline starts again without state"
-            )),
-            NotDeleted::Storage(error) => fault(error),
-        })?;
-        Ok(info.id)
+        let id = info.id;
+        let is_needed = storage::may_be_needed(&self.list, id);
+        let mut whole = self.list.iter().rev().filter(|info| info.damage.is_none());
+        let is_only = whole.next().is_some_and(|info| info.id == id) && whole.next().is_none();
+        // The lock keeps a host from starting meanwhile.
+        let _lock = match FolderLock::take(&self.folder) {
+            Ok(lock) => Some(lock),
+            Err(_) if !is_needed => None,
+            Err(error) => {
+                let owner = FolderLock::owner(&self.folder);
+                return Err(match owner {
+                    Some(pid) => failed(format!(
+                        "checkpoint {id} is one of the last {}, which the host \
+                         (process {pid}) may need: stop it first",
+                        storage::NEEDED_BY_HOST
+                    )),
+                    None => fault(error),
+                });
+            }
+        };
+        if is_only && !force {
+            return Err(failed(format!(
+                "checkpoint {id} is the only one that can be restored; `--force` deletes it \
+                 anyway, and the pipeline starts again without state"
+            )));
+        }
+        self.archive.delete(id).map_err(fault)?;
+        Ok(id)
     }
 }
 

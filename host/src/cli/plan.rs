@@ -88,7 +88,9 @@ pub(super) fn to_text(name: &str, change: &ChangePlan) -> String {
     });
     let table = table(&["node", "role", "change", "state", ""], rows);
     let is = |wanted: NodeEffect| move |node: &NodePlan| node.change == wanted;
-    let how = if change.nodes.iter().all(is(NodeEffect::Added)) {
+    let how = if change.loses().is_some() {
+        "it would not take over"
+    } else if change.nodes.iter().all(is(NodeEffect::Added)) {
         "it is new"
     } else if change.in_place {
         "it takes over in place, at a checkpoint's barrier, without a restart"
@@ -179,10 +181,12 @@ mod tests {
              node    role      change     state
              clean   operator  unchanged  none
              totals  operator  changed    incompatible  key: user -> item; its key was user
-            shop: it takes over at a checkpoint, by a restart
+            shop: it would not take over
         "#]]
         .assert_eq(&to_text("shop", &change));
         assert_eq!(summary(&change), "totals changed (state incompatible)");
+        change.nodes[1].state = StateEffect::Kept;
+        assert!(to_text("shop", &change).contains("by a restart"));
         change.in_place = true;
         assert!(to_text("shop", &change).contains("in place"));
     }

@@ -185,6 +185,9 @@ impl<L: Callee + ?Sized> Guard<L> {
     /// does not end, or by failing on row after row, each of which takes calls of its own.
     /// Its rows have no result, so that no checkpoint may follow.
     fn check_stop(&mut self, failure: &Failure) -> Result<(), OperatorError> {
+        if self.stop.is_given_up() {
+            return Err(self.fatal("the run is given up".to_owned(), Fault::SLOW_PLUGIN));
+        }
         if !self.stop.asked() {
             return Ok(());
         }

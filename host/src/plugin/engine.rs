@@ -62,6 +62,9 @@ impl Deadline {
 
     /// What becomes of the call after another tick.
     pub fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        if self.stop.is_given_up() {
+            return Err(Stopped.into());
+        }
         if !self.is_stopping && self.stop.asked() {
             let stop_ticks = ticks(STOP_MS_MAX);
             self.is_stopping = stop_ticks < self.ticks_left;

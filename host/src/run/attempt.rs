@@ -209,6 +209,7 @@ impl Attempt<'_> {
                 obsolete: start.obsolete,
                 interval: self.interval(),
                 keep: plan.state.as_ref().map_or(KEEP, |state| state.keep),
+                spared: self.pipeline.spared.clone(),
                 storage: durable.storage.clone(),
                 participants: durable.participants.clone(),
                 offload: self.offload,

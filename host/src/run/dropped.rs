@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::error::RunError;
 use crate::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use crate::paths::name_matches;
-use crate::plan::change::{NodeClass, NodeDescription};
+use crate::plan::change::{NodeClass, NodeDescription, StateChange, changes};
 use crate::suggest;
 
 #[derive(Default)]
@@ -51,6 +51,26 @@ impl Dropped {
         let partitions = self.partitions.iter();
         let partitions = partitions.map(|it| format!("{}/{}", it.source, it.pattern));
         self.nodes.iter().cloned().chain(partitions)
+    }
+
+    /// Drops of a checkpoint only what does not fit, or is not in the plan any more.
+    pub fn keep_what_fits(&mut self, manifest: &Manifest, now: &[NodeDescription]) {
+        let nodes = manifest.nodes.iter();
+        let then: Vec<NodeDescription> = nodes.map(|node| node.description.clone()).collect();
+        let changes = changes(&then, now);
+        let is_lost = |name: &String| {
+            let mut changes = changes.iter();
+            changes.any(|change| {
+                let is_lost = matches!(
+                    change.state,
+                    StateChange::Incompatible(_) | StateChange::Gone
+                );
+                change.name == *name && is_lost
+            })
+        };
+        self.nodes.retain(is_lost);
+        self.partitions
+            .retain(|dropped| dropped.leave(&mut manifest.clone()).is_ok());
     }
 
     /// Refuses to drop anything where there is no checkpoint.

@@ -10,10 +10,11 @@ use tokio::sync::watch;
 use super::durable::Durable;
 use super::looks::Looks;
 use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory, WantedMemory};
-use crate::checkpoint::coordinator::CompletedCheckpoint;
+use crate::checkpoint::coordinator::{CompletedCheckpoint, Spared};
 use crate::checkpoint::replacement::Replacement;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
+use crate::element::Purpose;
 use crate::plan::{NodeKind, Plan};
 use crate::progress::{CheckpointProgress, Restarts, StateProgress};
 
@@ -30,6 +31,7 @@ pub struct Pipeline {
     pub(super) budget: Arc<Budget>,
     pub(super) state: Arc<StateProgress>,
     pub(super) restarts: Arc<Restarts>,
+    pub(super) spared: Spared,
     history: Arc<Mutex<VecDeque<CompletedCheckpoint>>>,
     looks: Looks,
     /// How many revisions of its plan there have been.
@@ -50,6 +52,8 @@ pub(super) struct WantedStart {
     pub from: Option<String>,
     /// Nodes that start without what the checkpoint has of them.
     pub dropped: Vec<String>,
+    /// Of these, keep what fits.
+    pub if_needed: bool,
     /// Start without a checkpoint, and delete those that there are.
     pub fresh: bool,
 }
@@ -69,6 +73,7 @@ impl Pipeline {
             state: Arc::new(StateProgress::new(budget.clone())),
             budget,
             restarts: Arc::default(),
+            spared: Spared::default(),
             history: Arc::default(),
             looks: Looks::default(),
             revisions: Arc::default(),
@@ -96,6 +101,12 @@ impl Pipeline {
         self
     }
 
+    /// Keeps this checkpoint, too, until the run has gone back to one.
+    pub fn sparing(mut self, spared: &Spared) -> Self {
+        self.spared = spared.clone();
+        self
+    }
+
     /// Takes the memory for its states from that of the host.
     pub fn within(mut self, memory: &Arc<HostMemory>) -> Result<Self, NoMemory> {
         let grant = memory.grant(&self.name, self.memory_wanted)?;
@@ -111,6 +122,11 @@ impl Pipeline {
             memory: None,
             ..self.clone()
         }
+    }
+
+    /// Whether it is the same, not a later one of the same name.
+    pub fn is_same(&self, other: &Pipeline) -> bool {
+        Arc::ptr_eq(&self.history, &other.history)
     }
 
     pub fn name(&self) -> &str {
@@ -172,6 +188,9 @@ impl Pipeline {
         });
         // A restart continues from this one.
         *self.wanted_start() = WantedStart::default();
+        if done.purpose == Purpose::Start {
+            self.spared.spare(None);
+        }
         if let Some(durable) = &self.durable {
             durable.done(done.id, done.name.as_deref());
         }

@@ -237,6 +237,7 @@ pub async fn restore(
     let WantedStart {
         from,
         dropped,
+        if_needed,
         fresh,
     } = pipeline.wanted_start().clone();
     let is_enough = |local: &[CheckpointInfo]| match &from {
@@ -253,7 +254,7 @@ pub async fn restore(
     let ids = known.iter().map(|known| known.id);
     let newest = ids.chain(committed.newest()).max();
     let next = newest.unwrap_or(0) + 1;
-    let dropped = Dropped::parse(&dropped);
+    let mut dropped = Dropped::parse(&dropped);
     if fresh {
         // What participants have committed stays: later checkpoints have later
         // numbers.
@@ -275,6 +276,9 @@ pub async fn restore(
             if from.is_none() {
                 check_name(pipeline.name(), manifest)?;
             }
+            if if_needed {
+                dropped.keep_what_fits(manifest, &revision.description);
+            }
             dropped.leave(manifest, &revision.description)?;
             check_plan(&revision.description, manifest, &dropped)?;
             warn_of_gone_outputs(&revision.plan, manifest);
@@ -285,6 +289,7 @@ pub async fn restore(
                 );
             }
         }
+        None if if_needed => {}
         None => dropped.check_none()?,
     }
     // After a chosen checkpoint every row is written again, so participants need

@@ -59,8 +59,9 @@ use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
 use super::content;
 use super::host::{Host, Proposal};
-use super::hosted::{Hosted, Phase, Running};
+use super::hosted::{Hosted, Running};
 use super::store;
+use crate::checkpoint::coordinator::CompletedCheckpoint;
 use crate::checkpoint::savepoint;
 use crate::config::{FILE_BYTES_MAX, NAME_PATTERN, NAMES, is_name};
 use crate::element::NodeId;
@@ -68,6 +69,7 @@ use crate::http::connections::{self, Limits};
 use crate::http::listener::Listener;
 use crate::paths;
 use crate::plan::json::to_json;
+use crate::run::Pipeline;
 use crate::suggest;
 use crate::traces;
 
@@ -522,7 +524,7 @@ struct Start {
         description = "It cannot go back to a checkpoint now, or makes none"),
     (status = 413, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json",
-        description = "Going back to the checkpoint would lose state"),
+        description = "Going back to the checkpoint would lose state, or there is no node to drop"),
     (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn start(
@@ -532,6 +534,10 @@ async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let Start { drop, from } = json(body)?;
+    let running = pipeline.shown().running.filter(|_| from.is_none());
+    if let Some(why) = running.and_then(|running| running.planned.lacks(&drop)) {
+        return Err(Problem::refused(&why));
+    }
     if let Some(from) = &from {
         let (host, pipeline) = (host.clone(), pipeline.clone());
         let (from, drop) = (from.clone(), drop.clone());
@@ -566,31 +572,51 @@ async fn savepoint(
 ) -> Result<Response, Problem> {
     let Savepoint { name } = json(body)?;
     savepoint::check_name(&name).map_err(|why| Problem::bad_request(&why))?;
-    let runs = matches!(pipeline.shown().phase, Phase::Running | Phase::Probation);
     let running = running(&pipeline)?;
-    if !runs || running.state.is_none() {
-        return Err(Problem::conflict(match runs {
-            true => "the pipeline makes no checkpoints: add [checkpoints] to its file",
-            false => "the pipeline does not run: start it first",
-        }));
+    if running.state.is_none() {
+        return Err(Problem::conflict(
+            "the pipeline makes no checkpoints: add [checkpoints] to its file",
+        ));
     }
     // An older one may have the name, too.
-    let before = running.pipeline.history().last().map(|done| done.id);
-    running.pipeline.requests().savepoint(&name);
+    let mut before = running.pipeline.history().last().map(|done| done.id);
+    let mut asked: Option<Pipeline> = None;
     let until = Instant::now() + SAVEPOINT_WAIT;
     while Instant::now() < until {
-        let history = running.pipeline.history();
-        if let Some(done) = history
-            .iter()
-            .rfind(|done| done.name.as_ref() == Some(&name) && Some(done.id) > before)
+        let phase = pipeline.phase().phase;
+        if phase.rests() {
+            return Err(Problem::conflict(
+                "the pipeline does not run: start it first",
+            ));
+        }
+        if let Some(done) = asked.as_ref().and_then(|asked| made(asked, &name, before)) {
+            return Ok((StatusCode::CREATED, Json(CheckpointView::of(&done))).into_response());
+        }
+        // A run that ends meanwhile may not have made it.
+        if let Some(running) = pipeline.shown().running.filter(|_| phase.reads_rows())
+            && !asked
+                .as_ref()
+                .is_some_and(|asked| asked.is_same(&running.pipeline))
         {
-            return Ok((StatusCode::CREATED, Json(CheckpointView::of(done))).into_response());
+            before = before.max(running.pipeline.history().last().map(|done| done.id));
+            running.pipeline.requests().savepoint(&name);
+            asked = Some(running.pipeline);
         }
         tokio::time::sleep(SAVEPOINT_LOOK).await;
     }
+    if let Some(asked) = asked {
+        asked.requests().withdraw_savepoint(&name);
+    }
     Err(Problem::timeout(
-        "the savepoint was not complete within 60 seconds; it is still wanted",
+        "the savepoint was not complete within 60 seconds, and is not wanted any more",
     ))
+}
+
+/// The savepoint of this name that a pipeline has made behind the checkpoint `before`.
+fn made(pipeline: &Pipeline, name: &str, before: Option<u64>) -> Option<CompletedCheckpoint> {
+    let is_it =
+        |done: &CompletedCheckpoint| done.name.as_deref() == Some(name) && Some(done.id) > before;
+    pipeline.history().into_iter().rfind(is_it)
 }
 
 #[derive(Serialize, ToSchema)]

@@ -92,11 +92,9 @@ impl ChangePlan {
             };
             let may_go = dropped.contains(&change.name);
             let (state, why) = match change.state {
-                StateChange::Incompatible(_) | StateChange::Gone if may_go => {
-                    (StateEffect::Dropped, None)
-                }
                 StateChange::Stateless => (StateEffect::Stateless, None),
                 StateChange::New => (StateEffect::New, None),
+                _ if may_go => (StateEffect::Dropped, None),
                 StateChange::Kept => (StateEffect::Kept, None),
                 StateChange::Migrated(why) => (StateEffect::Migrated, Some(why)),
                 StateChange::Incompatible(why) => (StateEffect::Incompatible, Some(why)),

@@ -21,7 +21,7 @@ use super::probation::{Baseline, Probation, Verdict, baselines, newer};
 use super::recent::Recent;
 use super::revision::{Planned, States};
 use super::shadow::{Comparison, compare};
-use super::store::{ChangeOutcome, ChangeRecord, Ledger};
+use super::store::{Agreed, ChangeOutcome, ChangeRecord, Ledger};
 use crate::checkpoint::replacement::Replacement;
 use crate::checkpoint::requests::Requests;
 use crate::plan::StateBackend;
@@ -75,7 +75,11 @@ struct Next {
     by: Option<String>,
     /// What it changes; absent for the first one, and for one that has run before.
     change: Option<ChangePlan>,
+    /// The nodes that begin without what is kept of them.
     dropped: Vec<String>,
+    /// Whether that was agreed to before the service was restarted, or the pipeline paused:
+    /// what fits by now is not dropped again.
+    if_needed: bool,
     /// The checkpoint to go back to, instead of the last one.
     from: Option<String>,
     /// When the revision before was asked to end.
@@ -96,6 +100,7 @@ impl Next {
             by: None,
             change: None,
             dropped: Vec::new(),
+            if_needed: false,
             from: None,
             asked: None,
             is_replay: false,
@@ -263,8 +268,8 @@ impl Course {
             in_place = Empty,
             pause_ms = Empty,
         );
-        // What was agreed to once is not agreed to for ever.
-        let (dropped, from) = match is_asked {
+        // What was agreed to once is not agreed to for ever, but until it is done.
+        let (mut dropped, from) = match is_asked {
             true => (wanted.dropped.clone(), wanted.from.clone()),
             false => (Vec::new(), None),
         };
@@ -281,6 +286,11 @@ impl Course {
             if let (false, Some(why)) = (is_asked, ledger.taken_back(&content.digest)) {
                 return Some(Err(refuse(format!("it was tried and taken back: {why}"))));
             }
+            let agreed = ledger.agreed.filter(|agreed| {
+                dropped.is_empty() && from.is_none() && agreed.digest == content.digest
+            });
+            let if_needed = agreed.is_some();
+            dropped = agreed.map_or(dropped, |agreed| agreed.dropped);
             let planning = plan(&hosted, &context, content).instrument(traces::span!("plan"));
             let planned = match planning.await {
                 Ok(planned) => planned,
@@ -288,6 +298,12 @@ impl Course {
             };
             let mut change = None;
             let conflict = hosted.claims.conflict(&hosted.name, &planned.plan.files);
+            if let Some(why) = then.as_ref().and_then(|then| then.lacks(&dropped))
+                && !if_needed
+                && from.is_none()
+            {
+                return Some(Err(refuse(why)));
+            }
             if let Some(then) = then.filter(|then| then.content.digest != planned.content.digest) {
                 let mut plan = planned.change_from(&then, &dropped);
                 if anew {
@@ -312,6 +328,7 @@ impl Course {
                 by,
                 change,
                 dropped,
+                if_needed,
                 from,
                 asked: None,
                 is_replay: false,
@@ -412,6 +429,12 @@ impl Course {
         };
         if is_new {
             self.record(&trial, ChangeOutcome::Probation, None);
+            let dropped = &trial.next.dropped;
+            let agreed = (!dropped.is_empty()).then(|| Agreed {
+                digest: digest.clone(),
+                dropped: dropped.clone(),
+            });
+            self.remember(|ledger| ledger.agreed = agreed);
         }
         let _claim = match claim {
             Ok(claim) => claim,
@@ -463,7 +486,8 @@ impl Course {
             by: planned.clone(),
         });
         let pipeline = Pipeline::of(&planned.plan, self.context.clock.clone());
-        let mut pipeline = pipeline.counting(&self.hosted.restarts);
+        let pipeline = pipeline.counting(&self.hosted.restarts);
+        let mut pipeline = pipeline.sparing(&self.hosted.spared);
         if let Some(durable) = durable {
             pipeline = pipeline.keeping(durable);
         }
@@ -475,6 +499,9 @@ impl Course {
         }
         if !trial.next.dropped.is_empty() {
             job = job.dropping(&trial.next.dropped);
+        }
+        if trial.next.if_needed {
+            job = job.if_needed();
         }
         if let Some(from) = &trial.next.from {
             job = job.starting_from(from);
@@ -519,7 +546,7 @@ impl Course {
                 }
                 if trial.is_uncommitted() {
                     // It has not held: a last checkpoint would commit what it put out.
-                    block_in_place(|| drop(running));
+                    give_up(running, &requests);
                     return Ok(false);
                 }
                 requests.stop().ask();
@@ -598,7 +625,7 @@ impl Course {
                             // the next one, or waits to be restarted.
                             requests.give_way(true);
                             if trial.is_uncommitted() {
-                                block_in_place(|| drop(running));
+                                give_up(running, &requests);
                                 self.record(trial, ChangeOutcome::Replaced, None);
                                 self.accept(next);
                                 return Ok(false);
@@ -675,7 +702,7 @@ impl Course {
                     match probation.judge(began.elapsed()) {
                         Verdict::Failed(why) if trial.on_probation => {
                             // Its threads end first: they have the state open.
-                            block_in_place(|| drop(running));
+                            give_up(running, &requests);
                             return Ok(self.take_back(trial, &why));
                         }
                         Verdict::Failed(_) | Verdict::Open
@@ -729,6 +756,7 @@ impl Course {
             running.nodes.clone_from(&replacement.nodes);
             running.started_ms = self.context.clock.now_ms();
         }
+        replacement.nodes.iter().for_each(|node| node.take_over());
         self.accept(next.clone());
         *trial = Trial {
             next,
@@ -825,6 +853,7 @@ impl Course {
         tracing::error!("its new content is taken back, and the one before runs again: {why}");
         self.hosted.lock().refusal = Some(format!("it was tried and taken back: {why}"));
         self.record(trial, ChangeOutcome::TakenBack, Some(why.to_owned()));
+        self.remember(|ledger| ledger.agreed = None);
         if trial.next.anew {
             // The one before had ended.
             self.rest(Phase::Ended);
@@ -953,7 +982,7 @@ impl Trial {
         let mut counting = nodes
             .iter()
             .filter(|node| !self.in_place || node.role == Role::Operator);
-        if self.began.is_none() && counting.any(|node| node.snapshot().rows_in > 0) {
+        if self.began.is_none() && counting.any(|node| node.own().rows_in > 0) {
             self.began = Some(Instant::now());
             if !self.in_place {
                 let pause = self.next.asked.map(|asked| asked.elapsed());
@@ -976,6 +1005,12 @@ impl Trial {
     fn is_uncommitted(&self) -> bool {
         self.can_be_taken_back() && self.next.planned.plan.state.is_some()
     }
+}
+
+/// Drops a run, of which nothing is kept, and waits for its threads.
+fn give_up(running: impl Future, requests: &Requests) {
+    requests.stop().give_up();
+    block_in_place(|| drop(running));
 }
 
 fn rows_read(nodes: &[Arc<NodeProgress>]) -> u64 {

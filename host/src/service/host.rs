@@ -177,6 +177,9 @@ impl Host {
             .and_then(|pipeline| pipeline.shown().running);
         let change = match running {
             Some(running) => {
+                if let Some(why) = running.planned.lacks(dropped) {
+                    return Err(why);
+                }
                 let mut change = planned.change_from(&running.planned, dropped);
                 let (then, recent) = (&running.planned.plan, &running.recent);
                 change.compare(compare(then, &planned.plan, recent));

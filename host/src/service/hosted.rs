@@ -17,6 +17,7 @@ use super::revision::{Planned, States};
 use super::store::{ChangeRecord, Store};
 use crate::blame::Blame;
 use crate::budget::HostMemory;
+use crate::checkpoint::coordinator::Spared;
 use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::plugin::PluginLoader;
@@ -66,6 +67,8 @@ pub struct Hosted {
     shown: Mutex<Shown>,
     /// Of all its runs.
     pub restarts: Arc<Restarts>,
+    /// What it is to go back to.
+    pub spared: Spared,
     /// How busy its nodes were lately.
     load: LoadHistory,
     /// What it and those beside it have of files.
@@ -240,6 +243,7 @@ impl Hosted {
                 refusal: None,
             }),
             restarts: Arc::default(),
+            spared: Spared::default(),
             load: LoadHistory::default(),
             claims: Arc::default(),
             news: broadcast::Sender::new(NEWS_MAX),
@@ -288,6 +292,9 @@ impl Hosted {
     /// Starts it again, also if it has failed or if its content was taken back. The states
     /// of `dropped` may go. It goes back to the checkpoint `from`, if there is one.
     pub fn start(&self, dropped: &[String], from: Option<&str>, by: &str) {
+        if from.is_none() {
+            self.spared.spare(None);
+        }
         self.wanted
             .send_modify(|wanted| wanted.start(dropped, from, by));
     }

@@ -59,7 +59,7 @@ pub fn baselines(nodes: &[Arc<NodeProgress>]) -> Vec<Baseline> {
     let operators = nodes.iter().filter(|node| node.role == Role::Operator);
     let baseline = |node: &Arc<NodeProgress>| {
         let busy_ms = node.processor_ms();
-        let node = node.snapshot();
+        let node = node.own();
         Baseline {
             node: node.name,
             rows: node.rows_in,

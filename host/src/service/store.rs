@@ -58,8 +58,20 @@ pub struct Ledger {
     pub held: Option<String>,
     /// What its operators did with their rows.
     pub baselines: Vec<Baseline>,
+    /// What may go when the content of the last change takes over, until that is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<Agreed>,
     /// Oldest first.
     pub changes: Vec<ChangeRecord>,
+}
+
+/// Somebody has agreed that what is kept of some nodes goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// Of the content that they agreed to.
+    pub digest: String,
+    /// The nodes.
+    pub dropped: Vec<String>,
 }
 
 /// A change of a pipeline's content, and what became of it.
@@ -129,6 +141,7 @@ impl Default for Ledger {
             paused: false,
             held: None,
             baselines: Vec::new(),
+            agreed: None,
             changes: Vec::new(),
         }
     }

@@ -22,8 +22,6 @@ mod journal;
 mod rows;
 /// The rows of a checkpoint beside the current ones.
 mod look;
-/// Deletes checkpoints that nobody needs.
-mod unneeded;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +38,6 @@ pub use self::lock::FolderLock;
 pub use self::look::CheckpointRows;
 use self::rows::{Memory, RowDatabase};
 use self::trouble::io;
-pub use self::unneeded::{NotDeleted, delete_unneeded};
 use super::{CheckpointInfo, Storage, StorageError};
 use crate::checkpoint::changes::{self, Changes};
 use crate::checkpoint::crash::{self, Place};

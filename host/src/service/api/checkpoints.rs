@@ -1,7 +1,6 @@
 //! Lists the checkpoints of a pipeline, deletes savepoints, and decides whether the pipeline can
 //! go back to one.
 
-use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,13 +10,14 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::{Named, blocking};
-use crate::checkpoint::storage::folder::{Archive, NotDeleted, delete_unneeded};
-use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
+use crate::checkpoint::storage::folder::Archive;
+use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, may_be_needed, not_found};
 use crate::plan::{Plan, StateBackend};
 use crate::service::change::ChangePlan;
 use crate::service::host::Host;
 use crate::service::hosted::{Hosted, Phase};
 use crate::service::revision::Planned;
+use crate::suggest;
 
 /// The checkpoints that a pipeline can go back to, savepoints included, oldest first
 #[utoipa::path(get, path = "/api/v1/pipelines/{name}/checkpoints", params(("name" = String, Path)), responses(
@@ -64,26 +64,26 @@ pub async fn delete_savepoint(
 ) -> Result<StatusCode, Problem> {
     let delete = move || {
         let plan = plan(&host, &pipeline)?;
-        let data = folder(&plan)?;
-        let list = Archive::of(data).list();
-        let list = list.map_err(|error| Problem::internal(&error))?;
+        let archive = archive(&plan)?;
+        let list = archive.list().map_err(|error| Problem::internal(&error))?;
         let kept = find(&list, &savepoint).filter(|info| info.name.is_some());
-        let Some(kept) = kept else {
-            let named = list.iter().filter(|info| info.name.is_some()).cloned();
-            let named: Vec<_> = named.collect();
-            return Err(Problem::not_found(&not_found(&named, &savepoint)));
-        };
-        delete_unneeded(data, &list, kept.id, false).map_err(|why| match why {
-            NotDeleted::Needed { .. } => Problem::conflict(&format!(
-                "{why}: wait for its next checkpoints, or pause the pipeline"
-            )),
-            NotDeleted::Only { .. } => Problem::conflict(&format!(
-                "{why}: without it, the pipeline would start again without state"
-            )),
-            NotDeleted::Storage(StorageError::Missing { .. }) => {
+        let kept = kept.ok_or_else(|| {
+            let names = list.iter().filter_map(|info| info.name.as_deref());
+            let help = suggest::help(&savepoint, "savepoints", names);
+            Problem::not_found(&format!("there is no savepoint `{savepoint}`: {help}"))
+        })?;
+        if may_be_needed(&list, kept.id) {
+            return Err(Problem::conflict(&format!(
+                "checkpoint {} is one of the last, which the pipeline may need: wait for its next \
+                 ones",
+                kept.id
+            )));
+        }
+        archive.delete(kept.id).map_err(|error| match error {
+            StorageError::Missing { .. } => {
                 Problem::not_found(&format!("savepoint `{savepoint}` is deleted already"))
             }
-            NotDeleted::Storage(error) => Problem::internal(&error),
+            error => Problem::internal(&error),
         })
     };
     blocking(delete).await?;
@@ -119,8 +119,12 @@ pub fn can_go_back(
             wanted.id
         )));
     }
-    let manifest = archive.manifest(wanted.id);
-    let manifest = manifest.map_err(|error| Problem::internal(&error))?;
+    // The last checkpoint of what runs would delete the oldest one.
+    pipeline.spared.spare(Some(wanted.id));
+    let manifest = archive.manifest(wanted.id).map_err(|error| match error {
+        StorageError::Missing { .. } => Problem::not_found(&not_found(&list, from)),
+        error => Problem::internal(&error),
+    })?;
     let then = manifest.nodes.into_iter().map(|node| node.description);
     let then: Vec<_> = then.collect();
     match ChangePlan::between(&then, &planned.description, dropped).loses() {
@@ -148,13 +152,8 @@ fn planned(host: &Host, pipeline: &Hosted) -> Result<Planned, Problem> {
 
 /// Where its checkpoints are.
 pub fn archive(plan: &Plan) -> Result<Archive, Problem> {
-    folder(plan).map(Archive::of)
-}
-
-/// Its data folder.
-fn folder(plan: &Plan) -> Result<&FilePath, Problem> {
     match plan.state.as_ref().map(|state| &state.backend) {
-        Some(StateBackend::RocksDb { folder, .. }) => Ok(folder),
+        Some(StateBackend::RocksDb { folder, .. }) => Ok(Archive::of(folder)),
         Some(StateBackend::Memory) => Err(Problem::conflict(
             "the pipeline keeps its checkpoints in memory, where it goes on from the last one alone",
         )),

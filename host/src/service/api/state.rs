@@ -18,7 +18,8 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::{NamedNode, blocking, checkpoints, running};
 use crate::budget::Budget;
-use crate::checkpoint::storage::folder::CheckpointRows;
+use crate::checkpoint::storage::StorageError;
+use crate::checkpoint::storage::folder::{Archive, CheckpointRows};
 use crate::decode::Decoder;
 use crate::element::NodeId;
 use crate::format::{Format, RowFormat};
@@ -42,6 +43,10 @@ const LIMIT_MAX: usize = 1_000;
 /// How long tasks may take to answer, all together. One that waits for the tasks behind it
 /// answers late.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// How often a look at a checkpoint is tried again that goes away meanwhile.
+const LOOK_TRIES: usize = 5;
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -174,17 +179,14 @@ async fn kept(
     }
     let archive = checkpoints::archive(&planned.plan)?;
     let opened = blocking(move || {
-        let list = archive.list().map_err(|error| Problem::internal(&error))?;
-        let last = list.iter().rfind(|info| info.damage.is_none());
-        let last = last.ok_or_else(|| {
+        let rows = last_rows(&archive).map_err(|error| Problem::internal(&error))?;
+        let rows = rows.ok_or_else(|| {
             let why = format!(
                 "the pipeline is {}, and has made no checkpoint",
                 phase.name()
             );
             Problem::conflict(&why)
         })?;
-        let rows = CheckpointRows::open(&archive, last.id);
-        let rows = rows.map_err(|error| Problem::internal(&error))?;
         let name = &planned.plan.nodes[node].name;
         let mut nodes = rows.manifest.nodes.iter();
         let known = nodes.find(|known| known.name() == name);
@@ -202,6 +204,23 @@ async fn kept(
         Ok(Kept { tables, rows })
     });
     opened.await.map(Arc::new)
+}
+
+/// The rows of the last whole checkpoint.
+fn last_rows(archive: &Archive) -> Result<Option<CheckpointRows>, StorageError> {
+    let mut tries = 0..LOOK_TRIES;
+    loop {
+        let list = archive.list()?;
+        let Some(last) = list.iter().rfind(|info| info.damage.is_none()) else {
+            return Ok(None);
+        };
+        match CheckpointRows::open(archive, last.id) {
+            Ok(rows) => return Ok(Some(rows)),
+            // The pipeline was started meanwhile, and makes and deletes checkpoints.
+            Err(_) if tries.next().is_some() => std::thread::sleep(LOOK_PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 impl Kept {

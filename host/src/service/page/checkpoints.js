@@ -47,7 +47,7 @@ export function Checkpoints({ path, pipeline }) {
     ["Took", (made) => duration(reports.get(made.id)?.milliseconds), "number"],
     ["", (made) => made.damage
       ? html`<span class="bad">damaged: ${made.damage}</span>`
-      : html`<${Confirm} label="Restart from this" disabled=${waits} act=${() => restart(made)} sure=${`Go back to checkpoint ${made.id}`}
+      : html`<${Confirm} label="Restart from this" disabled=${waits || pipeline.phase === "probation"} act=${() => restart(made)} sure=${`Go back to checkpoint ${made.id}`}
           question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, and later checkpoints without a name are deleted. Rows since then are read again; topics get them again.${["refused", "taken_back"].includes(pipeline.changes.at(-1)?.outcome) ? " The file that was refused or taken back is tried again." : ""}`} />
         ${made.name && html` <${Confirm} label="Delete" disabled=${waits} act=${() => remove(made)} sure=${`Delete ${made.name}`}
           question="Nobody can go back to it then." />`}`, "wide"],

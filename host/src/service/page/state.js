@@ -33,6 +33,11 @@ export function State({ path, graph }) {
   });
   const look = async (cursor) => {
     setTold(undefined);
+    const missing = fields.filter(({ name }) => !written[name]).map(({ name }) => name);
+    if (missing.length > 0 && missing.length < fields.length) {
+      setTold(`A key has all of its fields: ${missing.join(", ")} is missing. Without any, all keys are shown.`);
+      return;
+    }
     const query = new URLSearchParams({ as_of: asOf, limit: 50 });
     const key = keyOf(fields, written);
     if (key !== undefined) query.set("key", key);

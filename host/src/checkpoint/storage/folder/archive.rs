@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::FolderLock;
 use super::trouble::io;
 use crate::checkpoint::changes;
 use crate::checkpoint::checksum::Checksum;
@@ -23,6 +24,8 @@ use crate::paths;
 
 /// The manifest's file, beside those that it names.
 const MANIFEST: &str = "sluicebox.manifest";
+/// How the names of folders begin in which somebody looks at a checkpoint.
+pub(super) const LOOK: &str = ".look-";
 /// How much of a file is read at once.
 const READ_BYTES: usize = 1 << 20;
 /// Two threads read about as fast as a disk can.
@@ -64,14 +67,16 @@ impl Archive {
         &self.folder
     }
 
-    /// Makes the folder and removes what crashes have left. The caller must have
-    /// locked the data folder.
+    /// Makes the folder and removes what crashes have left, and no look that goes on. The caller
+    /// must have locked the data folder.
     pub fn open(&self) -> Result<(), StorageError> {
         fs::create_dir_all(&self.folder)
             .map_err(|cause| io("make the folder", &self.folder, cause))?;
         for name in self.names()? {
-            if name.starts_with('.') {
-                remove(&self.folder.join(name))?;
+            let path = self.folder.join(&name);
+            let is_looked_at = name.starts_with(LOOK) && FolderLock::owner(&path).is_some();
+            if name.starts_with('.') && !is_looked_at {
+                remove(&path)?;
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::element::CheckpointId;
 const MEMORY_BYTES: usize = 8 << 20;
 
 /// The rows of a checkpoint, in a folder of their own that shares its files. Whoever opens
-/// the data folder removes it, and does not wait for it.
+/// the data folder does not wait for it, and removes what a crash has left of it.
 pub struct CheckpointRows {
     pub manifest: Manifest,
     storage: Arc<FolderStorage>,
@@ -30,7 +30,7 @@ impl CheckpointRows {
     pub fn open(archive: &Archive, id: CheckpointId) -> Result<CheckpointRows, StorageError> {
         let manifest = archive.manifest(id)?;
         let folder = tempfile::Builder::new()
-            .prefix(".look-")
+            .prefix(archive::LOOK)
             .tempdir_in(archive.folder())
             .map_err(|cause| io("make a folder in", archive.folder(), cause))?;
         let storage = FolderStorage::open(folder.path(), MEMORY_BYTES)?;
