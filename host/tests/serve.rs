@@ -284,7 +284,7 @@ fn a_running_pipeline_goes_back_to_its_oldest_checkpoint() {
     service.until_phase("running");
     let started = service.shop()["revision"]["started_ms"].clone();
     // One may be deleted just when it is asked for.
-    let mut ask = || {
+    let ask = || {
         let oldest = service.get("/api/v1/pipelines/shop/checkpoints")[0]["id"].clone();
         let from = json!({ "from": oldest.to_string() }).to_string();
         service.ask("POST", "/api/v1/pipelines/shop/start", &from).0

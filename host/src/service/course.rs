@@ -429,12 +429,6 @@ impl Course {
         };
         if is_new {
             self.record(&trial, ChangeOutcome::Probation, None);
-            let dropped = &trial.next.dropped;
-            let agreed = (!dropped.is_empty()).then(|| Agreed {
-                digest: digest.clone(),
-                dropped: dropped.clone(),
-            });
-            self.remember(|ledger| ledger.agreed = agreed);
         }
         let _claim = match claim {
             Ok(claim) => claim,
@@ -853,7 +847,6 @@ impl Course {
         tracing::error!("its new content is taken back, and the one before runs again: {why}");
         self.hosted.lock().refusal = Some(format!("it was tried and taken back: {why}"));
         self.record(trial, ChangeOutcome::TakenBack, Some(why.to_owned()));
-        self.remember(|ledger| ledger.agreed = None);
         if trial.next.anew {
             // The one before had ended.
             self.rest(Phase::Ended);
@@ -875,7 +868,6 @@ impl Course {
         }
         self.record(trial, ChangeOutcome::Held, None);
         trial.next.span = Span::none();
-        self.remember(|ledger| ledger.held = Some(planned.content.digest.clone()));
         self.remember_baselines(nodes);
         self.next = Some(Next::again(planned.clone()));
         self.held = Some(planned);
@@ -901,7 +893,21 @@ impl Course {
             }
         }
         self.hosted.tell(News::Change(change.clone()));
-        self.remember(|ledger| ledger.record(change));
+        let digest = trial.next.planned.content.digest.clone();
+        let dropped = trial.next.dropped.clone();
+        // At once: a crash must not come between.
+        self.remember(|ledger| {
+            ledger.record(change);
+            match outcome {
+                ChangeOutcome::Probation => {
+                    let agreed = (!dropped.is_empty()).then_some(Agreed { digest, dropped });
+                    ledger.agreed = agreed;
+                }
+                ChangeOutcome::Held => ledger.held = Some(digest),
+                ChangeOutcome::TakenBack => ledger.agreed = None,
+                ChangeOutcome::Refused | ChangeOutcome::Replaced => {}
+            }
+        });
         self.keep_text(&trial.next.planned.content);
     }
 

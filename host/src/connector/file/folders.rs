@@ -115,7 +115,7 @@ impl WrittenFolders {
         let first = folders.iter().position(is_named).unwrap_or(folders.len());
         let below = folders.split_off(first);
         let base = folders.iter().filter_map(|folder| text_of(folder));
-        let base = base.map(|folder| folder + "/").collect();
+        let base: String = base.map(|folder| folder + "/").collect();
         let mut folders = Vec::new();
         for folder in below {
             match text_of(&folder).as_deref() {
@@ -129,16 +129,12 @@ impl WrittenFolders {
                 _ => folders.push(folder),
             }
         }
-        let wrong = [&file, &base]
-            .into_iter()
-            .chain(folders.iter().flatten().filter_map(|piece| match piece {
-                WrittenPiece::Text(text) => Some(text),
-                WrittenPiece::Field { .. } => None,
-            }));
-        if wrong
-            .into_iter()
-            .any(|text| text.contains(char::is_control))
-        {
+        let has_control = |text: &str| text.contains(char::is_control);
+        let mut pieces = folders.iter().flatten();
+        let in_folders =
+            pieces.any(|piece| matches!(piece, WrittenPiece::Text(text) if has_control(text)));
+        let is_wrong = in_folders || has_control(&base) || has_control(&file);
+        if is_wrong && !folders.is_empty() {
             return Err(Wrong::new("it has a control character", "leave it out"));
         }
         Ok(WrittenFolders {
@@ -512,7 +508,7 @@ mod tests {
         assert_eq!(parsed("/a/b/{text}/x/{n}/s.csv"), is("/a/b/", 3, "s.csv"));
         assert_eq!(parsed("{text}/s.jsonl.gz"), is("", 1, "s.jsonl.gz"));
         assert_eq!(parsed("a//./{text}//./s"), is("a//./", 1, "s"));
-        assert_eq!(parsed("a{{b}}/c"), is("a{b}/", 0, "c"));
+        assert_eq!(parsed("a{{b}}/c\n"), is("a{b}/", 0, "c\n"));
         for (path, why) in [
             (
                 "out/{text}.jsonl",
