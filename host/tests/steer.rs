@@ -252,7 +252,7 @@ fn a_change_is_planned_put_and_told() {
         &[
             "incompatible",
             "operator `counted` cannot keep its state",
-            "by a restart",
+            "it would not take over",
         ],
     );
     has(
