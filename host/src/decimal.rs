@@ -13,6 +13,8 @@ pub const PRECISION_MAX: u8 = 38;
 pub enum NotDecimal {
     /// It is not a number.
     Text,
+    /// It is not the base64 of a whole number.
+    Unscaled,
     /// It has other digits than 0 behind the last one of the type.
     Digits { scale: u8 },
     /// It has too many digits before the point.
@@ -25,6 +27,10 @@ impl fmt::Display for NotDecimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotDecimal::Text => Ok(()),
+            NotDecimal::Unscaled => f.write_str(
+                ", which is not base64, as Debezium writes decimals by default (`decimals = \
+                 \"string\"` reads texts)",
+            ),
             NotDecimal::Digits { scale: 0 } => {
                 f.write_str(", which has digits after the point; it is not rounded")
             }
@@ -76,14 +82,51 @@ pub fn parse(text: &[u8], precision: u8, scale: u8) -> Result<i128, NotDecimal> 
 
 /// Units of a decimal that has `from` digits behind the point, as those of another.
 pub fn rescale(units: i128, from: u8, precision: u8, scale: u8) -> Result<i128, NotDecimal> {
+    shift(units, i64::from(from), precision, scale)
+}
+
+/// Units of a decimal from the bytes of a whole number, the highest first, of whose digits
+/// `from` are behind the point.
+pub fn from_unscaled(
+    bytes: &[u8],
+    from: i64,
+    precision: u8,
+    scale: u8,
+) -> Result<i128, NotDecimal> {
+    let sign = match bytes.first() {
+        None => return Err(NotDecimal::Unscaled),
+        Some(first) if first & 0x80 != 0 => 0xFF,
+        Some(_) => 0,
+    };
+    let mut units = [sign; 16];
+    let extra = bytes.len().saturating_sub(units.len());
+    let (extra, bytes) = bytes.split_at(extra);
+    let start = units.len() - bytes.len();
+    units[start..].copy_from_slice(bytes);
+    let is_whole = extra.iter().all(|&byte| byte == sign) && (units[0] ^ sign) & 0x80 == 0;
     let large = NotDecimal::Large {
         whole: precision - scale,
     };
-    let power = limit(scale.abs_diff(from));
-    let units = match scale >= from {
-        true => units.checked_mul(power).ok_or(large)?,
-        false if units % power == 0 => units / power,
-        false => return Err(NotDecimal::Digits { scale }),
+    let units = Some(i128::from_be_bytes(units)).filter(|_| is_whole);
+    shift(units.ok_or(large)?, from, precision, scale)
+}
+
+/// Units of a decimal that has `from` digits behind the point, as those of another.
+fn shift(units: i128, from: i64, precision: u8, scale: u8) -> Result<i128, NotDecimal> {
+    let large = NotDecimal::Large {
+        whole: precision - scale,
+    };
+    let places = i64::from(scale).saturating_sub(from);
+    let power = u8::try_from(places.unsigned_abs())
+        .ok()
+        .filter(|places| *places <= PRECISION_MAX)
+        .map(limit);
+    let units = match (units, power) {
+        (0, _) => 0,
+        (_, Some(power)) if places >= 0 => units.checked_mul(power).ok_or(large)?,
+        (_, Some(power)) if units % power == 0 => units / power,
+        (_, None) if places >= 0 => return Err(large),
+        _ => return Err(NotDecimal::Digits { scale }),
     };
     fits(units, precision).then_some(units).ok_or(large)
 }

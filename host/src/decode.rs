@@ -19,6 +19,7 @@ mod registered;
 mod syslog;
 
 use arrow_array::ArrayRef;
+use arrow_buffer::{BooleanBuffer, ScalarBuffer};
 
 pub(crate) use self::csv::{quoted_length, quoted_length_from};
 use self::fault::RowFault;
@@ -44,7 +45,11 @@ pub struct Header {
 /// Refuses the beginning of a header that is too long where its lines end in `\r` alone.
 pub(crate) fn check_header_start(format: &Format, start: &[u8]) -> Result<(), String> {
     match format {
-        Format::Json | Format::Raw | Format::Syslog(_) | Format::Message(_) => Ok(()),
+        Format::Json
+        | Format::Raw
+        | Format::Syslog(_)
+        | Format::Debezium(_)
+        | Format::Message(_) => Ok(()),
         Format::Csv(format) => csv::check_line_ends(start, format.delimiter),
     }
 }
@@ -58,7 +63,9 @@ pub(crate) fn check_columns(rows: &RowFormat, schema: &Schema) -> Result<(), Str
             Some(schema) => avro::check(schema, &fields),
             None => Ok(()),
         },
-        Format::Json | Format::Csv(_) | Format::Raw | Format::Syslog(_) => Ok(()),
+        Format::Json | Format::Csv(_) | Format::Raw | Format::Syslog(_) | Format::Debezium(_) => {
+            Ok(())
+        }
     };
     checked.map_err(|fault| fault.to_string())
 }
@@ -70,6 +77,7 @@ enum FormatRows {
     Csv(csv::CsvRows),
     Raw(raw::RawRows),
     Syslog(syslog::SyslogRows),
+    Debezium(Box<json::DebeziumRows>),
     Avro(avro::AvroRows),
 }
 
@@ -83,6 +91,20 @@ pub struct Decoded {
     pub bad: Vec<UndecodedRow>,
     /// Of the good rows.
     pub cut_times: Option<CutTimes>,
+    /// What the good rows are, if they are changes of a table.
+    pub changes: Option<DecodedChanges>,
+}
+
+/// Rows that are changes. What is given may be none of them, or several.
+#[derive(Debug)]
+pub struct DecodedChanges {
+    /// The index, among what was given, of what each row was made of.
+    pub parents: Vec<u32>,
+    /// Which rows take back one that came before.
+    pub taken_back: BooleanBuffer,
+    /// When each change was made, in ms; [`crate::batch::NO_TIME`] where that is not told: it
+    /// is no earlier than the one before it.
+    pub times: ScalarBuffer<i64>,
 }
 
 /// A row that is not what the schema says.
@@ -96,6 +118,7 @@ pub struct UndecodedRow {
 
 impl Decoder {
     pub fn new(rows: &RowFormat, schema: &Schema) -> Self {
+        let own = schema;
         let schema = &rows.written(schema);
         let timestamps = &rows.timestamp_formats;
         Decoder(match &rows.format {
@@ -106,6 +129,10 @@ impl Decoder {
             Format::Raw => FormatRows::Raw(raw::RawRows::new(schema)),
             Format::Syslog(format) => {
                 FormatRows::Syslog(syslog::SyslogRows::new(format, schema, timestamps))
+            }
+            Format::Debezium(format) => {
+                let rows = json::DebeziumRows::new(format, own, schema, timestamps);
+                FormatRows::Debezium(Box::new(rows))
             }
             Format::Message(MessageFormat::Avro(avro)) => {
                 FormatRows::Avro(avro::AvroRows::new(avro, schema, timestamps))
@@ -119,7 +146,8 @@ impl Decoder {
             FormatRows::Json(_)
             | FormatRows::Csv(_)
             | FormatRows::Raw(_)
-            | FormatRows::Syslog(_) => true,
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_) => true,
             FormatRows::Avro(_) => false,
         }
     }
@@ -130,7 +158,8 @@ impl Decoder {
             FormatRows::Json(_)
             | FormatRows::Csv(_)
             | FormatRows::Raw(_)
-            | FormatRows::Syslog(_) => None,
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_) => None,
             FormatRows::Avro(avro) => avro.lacks(row),
         }
     }
@@ -141,7 +170,8 @@ impl Decoder {
             FormatRows::Json(_)
             | FormatRows::Csv(_)
             | FormatRows::Raw(_)
-            | FormatRows::Syslog(_) => {}
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_) => {}
             FormatRows::Avro(avro) => avro.learn(id, schema),
         }
     }
@@ -153,6 +183,7 @@ impl Decoder {
             FormatRows::Json(_)
             | FormatRows::Raw(_)
             | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_)
             | FormatRows::Avro(_) => Ok(Header::default()),
             FormatRows::Csv(csv) => csv.read_header(line),
         }
@@ -161,6 +192,17 @@ impl Decoder {
     /// Decodes the rows `data[start..end]` of `spans`, which ascend, do not
     /// overlap, and are at most 1 GiB together.
     pub fn decode(&mut self, data: &[u8], spans: &[(u32, u32)]) -> Decoded {
+        self.decode_messages(data, spans, |_| false)
+    }
+
+    /// As [`Self::decode`], of messages: of those without a payload, the key is given. Their
+    /// format has to be one that reads them.
+    pub fn decode_messages(
+        &mut self,
+        data: &[u8],
+        spans: &[(u32, u32)],
+        is_tombstone: impl Fn(usize) -> bool,
+    ) -> Decoded {
         // Checking the whole block is several times faster than each row, and
         // nearly always enough.
         let all_utf8 = !self.0.is_any_bytes() && simdutf8::basic::from_utf8(data).is_ok();
@@ -169,12 +211,18 @@ impl Decoder {
         for (index, &(start, end)) in spans.iter().enumerate() {
             let (start, end) = (start as usize, end as usize);
             let pushed = if self.0.is_any_bytes() || is_utf8(data, start, end, all_utf8) {
-                self.0.push(data, start, end)
+                match is_tombstone(index) {
+                    false => self.0.push(data, start, end),
+                    true => self.0.push_tombstone(data, start, end),
+                }
             } else {
                 Err(RowFault::not_utf8(&data[start..end]))
             };
             match pushed {
-                Ok(()) => rows += 1,
+                Ok(()) => match &mut self.0 {
+                    FormatRows::Debezium(changes) => rows = changes.end_message(index as u32),
+                    _ => rows += 1,
+                },
                 Err(fault) => {
                     self.0.truncate(rows);
                     bad.push(UndecodedRow {
@@ -186,11 +234,16 @@ impl Decoder {
         }
         let cut_times = self.0.take_cut_times();
         let columns = self.0.take();
+        let changes = match &mut self.0 {
+            FormatRows::Debezium(changes) => Some(changes.take_changes()),
+            _ => None,
+        };
         Decoded {
             columns,
             rows,
             bad,
             cut_times,
+            changes,
         }
     }
 }
@@ -208,14 +261,26 @@ impl FormatRows {
                 Ok(())
             }
             FormatRows::Syslog(syslog) => syslog.push(&data[start..end]),
+            FormatRows::Debezium(changes) => changes.push(data, start, end),
             FormatRows::Avro(avro) => avro.push(&data[start..end]),
+        }
+    }
+
+    /// The same of a message without a payload, by its key.
+    fn push_tombstone(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
+        match self {
+            FormatRows::Debezium(changes) => changes.push_tombstone(data, start, end),
+            _ => Err(RowFault::new("expected a row, found a tombstone")),
         }
     }
 
     /// Whether rows need not be UTF-8.
     fn is_any_bytes(&self) -> bool {
         match self {
-            FormatRows::Json(_) | FormatRows::Csv(_) | FormatRows::Syslog(_) => false,
+            FormatRows::Json(_)
+            | FormatRows::Csv(_)
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_) => false,
             FormatRows::Raw(raw) => raw.is_bytes(),
             FormatRows::Avro(_) => true,
         }
@@ -229,6 +294,7 @@ impl FormatRows {
             // Raw rows are never bad.
             FormatRows::Raw(_) => {}
             FormatRows::Syslog(syslog) => syslog.truncate(rows),
+            FormatRows::Debezium(changes) => changes.truncate(rows),
             FormatRows::Avro(avro) => avro.truncate(rows),
         }
     }
@@ -241,6 +307,7 @@ impl FormatRows {
             // They have no times.
             FormatRows::Raw(_) => None,
             FormatRows::Syslog(syslog) => syslog.take_cut_times(),
+            FormatRows::Debezium(changes) => changes.take_cut_times(),
             FormatRows::Avro(avro) => avro.take_cut_times(),
         }
     }
@@ -251,6 +318,7 @@ impl FormatRows {
             FormatRows::Csv(csv) => csv.take(),
             FormatRows::Raw(raw) => raw.take(),
             FormatRows::Syslog(syslog) => syslog.take(),
+            FormatRows::Debezium(changes) => changes.take(),
             FormatRows::Avro(avro) => avro.take(),
         }
     }

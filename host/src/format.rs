@@ -13,6 +13,8 @@ pub enum Format {
     /// A row is one value, its bytes or text.
     Raw,
     Syslog(SyslogFormat),
+    /// A message is a change of a table, in JSON: no row of it, one or two.
+    Debezium(DebeziumFormat),
     /// A row is a message of its own, whose bytes a schema explains: nothing in them says
     /// where it ends.
     Message(MessageFormat),
@@ -31,7 +33,43 @@ pub struct AvroFormat {
     pub is_registered: bool,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebeziumFormat {
+    pub changes: TableChanges,
+    pub decimals: TextDecimals,
+}
+
+/// Rows that are changes of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableChanges {
+    /// The fields by which a row takes the place of the one before it, and what is gone has no
+    /// others. Without them, a row that is replaced or gone comes once more, as it was.
+    pub key: Option<Vec<String>>,
+}
+
+/// What a decimal is that is a text, where no schema says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextDecimals {
+    /// The bytes of a whole number of units, as base64.
+    #[default]
+    Precise,
+    /// Its digits.
+    String,
+}
+
 impl Format {
+    /// What its rows are, if they are changes of a table.
+    pub fn changes(&self) -> Option<&TableChanges> {
+        match self {
+            Format::Debezium(debezium) => Some(&debezium.changes),
+            Format::Json
+            | Format::Csv(_)
+            | Format::Raw
+            | Format::Syslog(_)
+            | Format::Message(_) => None,
+        }
+    }
+
     /// As in the config.
     pub fn name(&self) -> &'static str {
         match self {
@@ -39,6 +77,7 @@ impl Format {
             Format::Csv(_) => "csv",
             Format::Raw => "raw",
             Format::Syslog(_) => "syslog",
+            Format::Debezium(_) => "debezium-json",
             Format::Message(MessageFormat::Avro(_)) => "avro",
         }
     }

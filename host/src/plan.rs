@@ -29,7 +29,7 @@ pub mod json;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use event_time::{EventTime, FieldPath, OperatorTime};
+pub use event_time::{EventTime, FieldPath, GivenTime, OperatorTime};
 pub use join::{
     JoinColumn, JoinKind, JoinPlan, JoinRule, JoinSide, LATE_SIDES, LEFT, Matching, RIGHT, SIDES,
     Version,

@@ -54,6 +54,11 @@ pub trait SinkSettings: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The fields that the key is made of which its rows have in the sink's system.
+    fn key_fields(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
     /// The transaction that its rows can be committed in, if any.
     fn transaction(&self) -> Option<SinkTransaction> {
         None

@@ -49,7 +49,7 @@ use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
-use crate::format::{Format, RowFormat};
+use crate::format::{Format, RowFormat, TableChanges};
 use crate::placement::Placement;
 use crate::progress::Backlog;
 use crate::schema::Schema;
@@ -81,6 +81,11 @@ pub trait SourceSettings: fmt::Debug + Send + Sync {
     /// Whether its chunks have the event times of their rows, which are no column.
     fn gives_times(&self) -> bool {
         false
+    }
+
+    /// What its rows are, if they are changes of a table. Then its chunks have their times.
+    fn changes(&self) -> Option<&TableChanges> {
+        None
     }
 
     /// How far behind the newest row a row may be, if the pipeline's file does

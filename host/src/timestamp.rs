@@ -50,6 +50,8 @@ pub enum TimestampFormat {
     Any,
     /// A number of this unit, possibly with a fraction.
     Number(TimeUnit),
+    /// A whole number of days.
+    Days,
     Rfc3339,
     Pattern(Arc<TimePattern>),
 }
@@ -69,6 +71,7 @@ impl TimestampFormat {
         match self {
             TimestampFormat::Any => from_number(number, TimeUnit::Milliseconds),
             TimestampFormat::Number(unit) => from_number(number, *unit),
+            TimestampFormat::Days => from_days(number),
             TimestampFormat::Rfc3339 => None,
             TimestampFormat::Pattern(pattern) => pattern.read(number),
         }
@@ -78,7 +81,7 @@ impl TimestampFormat {
     pub fn read_text(&self, text: &[u8]) -> Option<ReadTime> {
         match self {
             TimestampFormat::Any | TimestampFormat::Rfc3339 => read_rfc3339(text),
-            TimestampFormat::Number(_) => None,
+            TimestampFormat::Number(_) | TimestampFormat::Days => None,
             TimestampFormat::Pattern(pattern) => pattern.read(text),
         }
     }
@@ -88,7 +91,7 @@ impl TimestampFormat {
         match self {
             TimestampFormat::Any => Some(TimeUnit::Milliseconds),
             TimestampFormat::Number(unit) => Some(*unit),
-            TimestampFormat::Rfc3339 | TimestampFormat::Pattern(_) => None,
+            TimestampFormat::Days | TimestampFormat::Rfc3339 | TimestampFormat::Pattern(_) => None,
         }
     }
 
@@ -102,6 +105,7 @@ impl TimestampFormat {
             TimestampFormat::Number(TimeUnit::Milliseconds) => "a time in ms since 1970",
             TimestampFormat::Number(TimeUnit::Microseconds) => "a time in µs since 1970",
             TimestampFormat::Number(TimeUnit::Nanoseconds) => "a time in ns since 1970",
+            TimestampFormat::Days => "a whole number of days since 1970",
             TimestampFormat::Rfc3339 => "a time as RFC 3339",
             TimestampFormat::Pattern(pattern) => {
                 return format!("a time as `{}`", pattern.written()).into();
@@ -274,6 +278,15 @@ pub fn from_number(text: &[u8], unit: TimeUnit) -> Option<ReadTime> {
     Some(ReadTime {
         ms,
         is_cut: !is_whole,
+    })
+}
+
+/// Reads a whole number of days.
+fn from_days(text: &[u8]) -> Option<ReadTime> {
+    let days = i64::try_from(decimal::whole(text).ok()?).ok()?;
+    Some(ReadTime {
+        ms: days.checked_mul(DAY_MS)?,
+        is_cut: false,
     })
 }
 

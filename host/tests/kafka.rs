@@ -58,6 +58,7 @@ tests![
     bytes_and_csv_are_rows_too,
     bad_rows_are_dead_letters_with_their_place,
     a_dead_letter_has_all_of_its_message,
+    changes_of_tables_are_read,
     compressed_topics_are_read,
     a_topic_that_was_created_again_is_not_read_on,
     a_partition_is_not_let_go_silently,
@@ -466,6 +467,123 @@ async fn a_dead_letter_has_all_of_its_message() -> Outcome {
         found("message_time")[..3],
         [time.clone(), time.clone(), time]
     );
+    Ok(())
+}
+
+/// Changes of two rows, as Debezium tells them, with the tombstones behind deletions.
+fn write_changes(broker: &Broker, topic: &str) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .create()
+        .expect("a producer");
+    let change = |op: &str, ms: i64, before: Value, after: Value| {
+        let source = json!({"ts_ms": ms});
+        Some(json!({"op": op, "before": before, "after": after, "source": source}).to_string())
+    };
+    let row = |id: i64, user: &str, cents: i64| json!({"id": id, "user": user, "cents": cents});
+    let messages = [
+        // Of a row that is gone for so long that nothing else is left of it.
+        (9, None),
+        (1, change("r", 1_000, Value::Null, row(1, "ann", 100))),
+        (2, change("c", 2_000, Value::Null, row(2, "bob", 50))),
+        (2, change("u", 3_000, row(2, "bob", 50), row(2, "ann", 70))),
+        (1, change("d", 4_000, row(1, "ann", 100), Value::Null)),
+        (1, None),
+        (3, change("t", 5_000, Value::Null, Value::Null)),
+        (1, change("c", 5_000, Value::Null, row(1, "eve", 1))),
+    ];
+    for (id, payload) in messages {
+        let key = json!({"schema": null, "payload": {"id": id}}).to_string();
+        let mut message = BaseRecord::<str, str>::to(topic).partition(0).key(&key);
+        message.payload = payload.as_deref();
+        producer
+            .send(message)
+            .map_err(|(error, _)| error)
+            .expect("room");
+    }
+    producer.flush(PATIENCE).expect("all are written");
+}
+
+fn changes_of_tables_are_read() -> Outcome {
+    let broker = broker()?;
+    let from = topic(broker, "changes", 1);
+    write_changes(broker, &from);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // What comes out by a sink that deletes.
+    let comes_out = |name: &str, source: &str, operators: &str, sink: &str| {
+        let to = topic(broker, name, 1);
+        let text = format!(
+            r#"
+            name = "{name}"
+            dead_letters = "{name}.dead.jsonl"
+            [sources.in]
+            type = "kafka"
+            brokers = "{address}"
+            topic = "{from}"
+            until = "end"
+            format = "debezium-json"
+            {source}
+            {operators}
+            [sinks.out]
+            type = "kafka"
+            brokers = "{address}"
+            topic = "{to}"
+            tombstones = true
+            {sink}
+            "#,
+            address = broker.address
+        );
+        run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
+        let shown: String = broker
+            .read(&to, true)
+            .iter()
+            .map(|record| format!("{:?} {}\n", record.key, record.payload))
+            .collect();
+        let letters = folder.path().join(format!("{name}.dead.jsonl"));
+        let letters = std::fs::read_to_string(letters).unwrap_or_default();
+        let letters = letters.lines().map(|line| {
+            let letter: Value = serde_json::from_str(line).expect("JSON");
+            format!("{}: {}\n", letter["offset"], letter["error"])
+        });
+        shown + &letters.collect::<String>()
+    };
+    let by_key = comes_out(
+        "by-key",
+        "debezium = { key = \"id\" }\n\
+         fields = { id = \"int64\", user = \"utf8?\", cents = \"int64?\" }",
+        "",
+        "input = \"in\"\nkey = \"id\"",
+    );
+    expect![[r#"
+        Some("1") {"id":1,"user":"ann","cents":100}
+        Some("2") {"id":2,"user":"bob","cents":50}
+        Some("2") {"id":2,"user":"ann","cents":70}
+        Some("1") {"id":1,"user":"eve","cents":1}
+        6: "the table was emptied (TRUNCATE), and the message has none of the rows that are gone"
+    "#]]
+    .assert_eq(&by_key);
+    let totals = comes_out(
+        "totals",
+        "fields = { user = \"utf8\", cents = \"int64\" }",
+        r#"
+        [operators.totals]
+        input = "in"
+        key = "user"
+        window = "running"
+        aggregate = { orders = "count()", cents = "sum(cents)" }
+        "#,
+        "input = \"totals.changes\"\nkey = \"user\"",
+    );
+    expect![[r#"
+        Some("ann") {"user":"ann","orders":1,"cents":100}
+        Some("bob") {"user":"bob","orders":1,"cents":50}
+        Some("bob") 
+        Some("ann") {"user":"ann","orders":2,"cents":170}
+        Some("ann") {"user":"ann","orders":1,"cents":70}
+        Some("eve") {"user":"eve","orders":1,"cents":1}
+        6: "the table was emptied (TRUNCATE), and the message has none of the rows that are gone"
+    "#]]
+    .assert_eq(&totals);
     Ok(())
 }
 

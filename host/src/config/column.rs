@@ -274,7 +274,7 @@ fn unknown(text: &str) -> TypeProblem {
                 format.trim_matches(['(', ')'])
             ),
             help: "write timestamp, timestamp(s), timestamp(ms), timestamp(us), timestamp(ns), \
-                   timestamp(rfc3339), or a format such as timestamp(%Y-%m-%d %H:%M:%S) or \
+                   timestamp(days), timestamp(rfc3339), or a format such as timestamp(%Y-%m-%d %H:%M:%S) or \
                    timestamp(%d/%m/%Y %H:%M, Europe/London)"
                 .into(),
         };
@@ -338,6 +338,7 @@ const TIMESTAMPS: &[(&str, TimestampFormat)] = &[
         "timestamp(ns)",
         TimestampFormat::Number(TimeUnit::Nanoseconds),
     ),
+    ("timestamp(days)", TimestampFormat::Days),
     ("timestamp(rfc3339)", TimestampFormat::Rfc3339),
 ];
 

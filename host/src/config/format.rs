@@ -1,5 +1,5 @@
-//! Reads how a source's or sink's rows are written: `format`, `csv`, `syslog`, `fields`
-//! and `names`.
+//! Reads how a source's or sink's rows are written: `format`, `csv`, `syslog`, `debezium`,
+//! `fields` and `names`.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,14 @@ use toml::Spanned;
 
 use super::column::{self, DeclaredColumn};
 use super::diagnostics::{Diagnostics, Mistake};
+use super::key::read_fields;
 use super::messages::MessageKeys;
 use super::reader::{ConfigValue, Table};
 use crate::decode::check_columns;
-use crate::format::{CsvFormat, Format, RowFormat, SYSLOG_FIELDS, SyslogFormat};
+use crate::format::{
+    CsvFormat, DebeziumFormat, Format, RowFormat, SYSLOG_FIELDS, SyslogFormat, TableChanges,
+    TextDecimals,
+};
 use crate::schema::{DataType, Schema};
 use crate::suggest;
 use crate::timestamp::{self, TimestampFormat};
@@ -30,6 +34,7 @@ pub enum FormatKind {
     Csv,
     Raw,
     Syslog,
+    Debezium,
     Parquet,
     Avro,
 }
@@ -63,6 +68,7 @@ pub const FILES: Formats = Formats {
         ("csv", FormatKind::Csv),
         ("raw", FormatKind::Raw),
         ("syslog", FormatKind::Syslog),
+        ("debezium-json", FormatKind::Debezium),
         ("parquet", FormatKind::Parquet),
     ],
     ..TEXT
@@ -76,6 +82,7 @@ pub const MESSAGES: Formats = Formats {
         ("csv", FormatKind::Csv),
         ("raw", FormatKind::Raw),
         ("syslog", FormatKind::Syslog),
+        ("debezium-json", FormatKind::Debezium),
         ("avro", FormatKind::Avro),
     ],
     raw_fields: "`fields = { payload = \"bytes\" }` or `\"utf8\"`; `metadata` adds others",
@@ -88,12 +95,16 @@ impl Formats {
         let found = kinds.find(|(_, other)| *other == kind);
         found.map_or("json", |(name, _)| *name)
     }
+
+    fn has(&self, kind: FormatKind) -> bool {
+        self.kinds.iter().any(|(_, other)| *other == kind)
+    }
 }
 
 /// Separates the fields of CSV by default.
 const DELIMITER: u8 = b',';
 
-/// Reads `format`, `csv`, `syslog`, `fields` and `names`. `implied` is the default format.
+/// Reads `format`, `csv`, `syslog`, `debezium`, `fields` and `names`. `implied` is the default format.
 pub fn read_rows(
     table: &mut Table,
     implied: Option<FormatKind>,
@@ -134,12 +145,12 @@ pub fn read_rows(
         Some(value) => read_syslog(&value, given, mistakes),
         None => SyslogFormat::new(None, None).ok(),
     };
+    let debezium = match formats.has(FormatKind::Debezium) {
+        true => table.optional("debezium"),
+        false => None,
+    };
     let columns = table
-        .required(
-            "fields",
-            "a table of the rows' fields and their types",
-            mistakes,
-        )
+        .required("fields", FIELDS, mistakes)
         .and_then(|value| read_columns(&value, given, mistakes));
     if let (Some(FormatKind::Raw), Some(columns)) = (given, &columns) {
         check_raw(table, columns, formats, mistakes);
@@ -147,12 +158,15 @@ pub fn read_rows(
     if let (Some(FormatKind::Parquet), Some(columns)) = (given, &columns) {
         check_parquet(table, columns, mistakes);
     }
+    if let (Some(value), Some(kind)) = (&debezium, given)
+        && kind != FormatKind::Debezium
+    {
+        mistakes.push(value.means_nothing("remove it, or write `format = \"debezium-json\"`"));
+    }
     let names = table.optional("names");
-    let has_schemas = formats
-        .kinds
-        .iter()
-        .any(|(_, kind)| *kind == FormatKind::Avro);
-    let messages = has_schemas.then(|| MessageKeys::read(table));
+    let messages = formats
+        .has(FormatKind::Avro)
+        .then(|| MessageKeys::read(table));
     if let (Some(messages), Some(kind)) = (&messages, given)
         && kind != FormatKind::Avro
     {
@@ -166,6 +180,10 @@ pub fn read_rows(
         })),
         FormatKind::Raw => Format::Raw,
         FormatKind::Syslog => Format::Syslog(syslog?),
+        FormatKind::Debezium => {
+            let columns = columns.as_deref()?;
+            Format::Debezium(read_debezium(debezium.as_ref(), columns, mistakes)?)
+        }
         FormatKind::Avro => Format::Message(messages?.avro(table, mistakes)?),
     };
     let columns = columns?;
@@ -233,6 +251,31 @@ pub fn read_csv(mut table: Table, has_header: bool, mistakes: &mut Diagnostics) 
         delimiter: delimiter.unwrap_or(DELIMITER),
     }
 }
+
+/// Reads `fields` and `names` of rows that their system has as columns. They are decoded from
+/// JSON.
+pub fn read_rows_of_system(table: &mut Table, mistakes: &mut Diagnostics) -> Option<WrittenRows> {
+    let columns = table
+        .required("fields", FIELDS, mistakes)
+        .and_then(|value| read_columns(&value, Some(FormatKind::Json), mistakes));
+    let names = table.optional("names");
+    let columns = columns?;
+    let names = match names {
+        Some(value) => read_names(&value, &Format::Json, &columns, mistakes)?,
+        None => Vec::new(),
+    };
+    Some(WrittenRows {
+        format: RowFormat {
+            names,
+            ..Format::Json.into()
+        },
+        is_parquet: false,
+        columns,
+    })
+}
+
+/// What `fields` is.
+const FIELDS: &str = "a table of the rows' fields and their types";
 
 /// Each batch has a column for each of them.
 const FIELDS_MAX: usize = 10_000;
@@ -358,6 +401,94 @@ fn read_syslog(
     read.ok()
 }
 
+/// Reads what changes are told of by, and how their decimals are written.
+fn read_debezium(
+    value: Option<&ConfigValue>,
+    columns: &[DeclaredColumn],
+    mistakes: &mut Diagnostics,
+) -> Option<DebeziumFormat> {
+    let mut format = DebeziumFormat {
+        changes: TableChanges { key: None },
+        decimals: TextDecimals::default(),
+    };
+    let Some(value) = value else {
+        return Some(format);
+    };
+    let mut table = value.table(mistakes)?;
+    let key = table.optional("key");
+    let key = key.map(|key| read_table_key(&key, columns, mistakes));
+    let decimals = table.optional("decimals");
+    let decimals = decimals.map(|value| value.choice(DECIMALS, mistakes));
+    table.finish(mistakes);
+    if let Some(key) = key {
+        format.changes.key = Some(key?);
+    }
+    if let Some(decimals) = decimals {
+        format.decimals = decimals?.into_inner();
+    }
+    Some(format)
+}
+
+/// As Debezium's `decimal.handling.mode`; what is "double" there needs no word here.
+const DECIMALS: &[(&str, TextDecimals)] = &[
+    ("precise", TextDecimals::Precise),
+    ("string", TextDecimals::String),
+];
+
+/// Reads the key by which rows take the place of others. What is gone has nothing else.
+pub fn read_table_key(
+    value: &ConfigValue,
+    columns: &[DeclaredColumn],
+    mistakes: &mut Diagnostics,
+) -> Option<Vec<String>> {
+    let key = read_fields(value, mistakes)?;
+    let mut good = true;
+    for name in &key {
+        let mut known = columns.iter();
+        let column = known.find(|column| column.field.name == *name.get_ref());
+        let mistake = match column {
+            Some(column) if !column.field.nullable => continue,
+            Some(column) => Mistake::new(format!(
+                "{} has `{}`, which may be missing",
+                value.what(),
+                name.get_ref()
+            ))
+            .at(name.span(), "")
+            .at(column.place.clone(), "here is its type")
+            .help("remove the `?`: every row has a key"),
+            None => {
+                let names = columns.iter().map(|column| column.field.name.as_str());
+                Mistake::new(format!(
+                    "{} has `{}`, which is not one of the fields",
+                    value.what(),
+                    name.get_ref()
+                ))
+                .at(name.span(), "")
+                .help(suggest::help(name.get_ref(), "fields", names))
+            }
+        };
+        good = false;
+        mistakes.push(mistake);
+    }
+    let is_key = |column: &DeclaredColumn| key.iter().any(|it| *it.get_ref() == column.field.name);
+    for column in columns {
+        if column.field.nullable || is_key(column) {
+            continue;
+        }
+        good = false;
+        mistakes.push(
+            Mistake::new(format!(
+                "`{}` has to be allowed to be missing: of a row that is gone, there is only {}",
+                column.field.name,
+                value.what()
+            ))
+            .at(column.place.clone(), "")
+            .help("write a `?` behind its type; a record has it behind its name, in quotes"),
+        );
+    }
+    good.then(|| key.into_iter().map(Spanned::into_inner).collect())
+}
+
 /// Checks that each field is a part of a message, and may be what its type says.
 fn check_syslog(
     table: &Table,
@@ -430,7 +561,11 @@ fn read_names(
     let nameless = match format {
         Format::Raw => Some("rows in the format raw have no names"),
         Format::Csv(csv) if !csv.header => Some("csv without a header has no names"),
-        Format::Json | Format::Csv(_) | Format::Syslog(_) | Format::Message(_) => None,
+        Format::Json
+        | Format::Csv(_)
+        | Format::Syslog(_)
+        | Format::Debezium(_)
+        | Format::Message(_) => None,
     };
     if let Some(nameless) = nameless {
         mistakes.push(

@@ -279,6 +279,7 @@ impl GeneratorInput {
             end: partition.position(),
             cut_times: None,
             times: None,
+            taken_back: None,
         })
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray};
+use arrow_array::ArrayRef;
 use arrow_buffer::Buffer;
 
-use crate::batch::{Envelope, Offsets};
+use crate::batch::{Envelope, Offsets, gather};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::source::SourceContext;
-use crate::source::chunk::{BadRow, Chunk, decode, keep};
+use crate::source::chunk::{BadRow, Chunk, chunk_of};
 use crate::source::row_ends::{ROW_BYTES_MAX, bad_row, too_long};
 
 /// A block ends at this size, even if it has fewer rows than a batch.
@@ -95,43 +95,40 @@ impl Messages {
         partition: Arc<str>,
         end: Position,
     ) -> Chunk {
+        let data = Buffer::from_vec(self.data);
+        let is_tombstone = |message: usize| self.envelopes[message].is_tombstone;
+        let decoded = decoder.decode_messages(&data, &self.spans, is_tombstone);
+        let all_are_rows = decoded.bad.is_empty() && decoded.changes.is_none();
         // Offsets are numbers of messages here: entries of a stream may share theirs.
-        let mut chunk = decode(
+        let mut chunk = chunk_of(
+            decoded,
             decoder,
             context.node.clone(),
             partition,
-            Buffer::from_vec(self.data),
+            data,
             self.spans,
             Offsets::From(0),
             end,
         );
-        if chunk.bad.is_empty() {
+        for bad in &mut chunk.bad {
+            let message = bad.offset as usize;
+            bad.offset = self.offsets[message];
+            bad.envelope = Some(self.envelopes[message].clone());
+        }
+        if all_are_rows {
             chunk.columns.extend(beside);
             chunk.block.offsets = Offsets::Each(self.offsets);
             chunk.block.envelopes = self.envelopes;
         } else {
-            let mut bad = chunk.bad.iter_mut().peekable();
-            let mut good = Vec::with_capacity(self.offsets.len());
-            let mut offsets = Vec::with_capacity(self.offsets.len());
-            let messages = self.offsets.into_iter().zip(self.envelopes);
-            for (message, (offset, envelope)) in (0_u64..).zip(messages) {
-                let is_bad = bad.next_if(|bad| bad.offset == message);
-                good.push(is_bad.is_none());
-                match is_bad {
-                    Some(bad) => {
-                        bad.offset = offset;
-                        bad.envelope = Some(envelope);
-                    }
-                    None => {
-                        offsets.push(offset);
-                        chunk.block.envelopes.push(envelope);
-                    }
-                }
-            }
-            let good = BooleanArray::from(good);
-            let beside = beside.iter().map(|column| keep(column, &good));
-            chunk.columns.extend(beside);
-            chunk.block.offsets = Offsets::Each(offsets);
+            let messages: Vec<u32> = (0..chunk.rows as u32)
+                .map(|row| chunk.block.offset(row) as u32)
+                .collect();
+            let of_rows = || messages.iter().map(|&message| message as usize);
+            chunk.columns.extend(gather(&beside, &messages));
+            let offsets = of_rows().map(|message| self.offsets[message]);
+            chunk.block.offsets = Offsets::Each(offsets.collect());
+            let envelopes = of_rows().map(|message| self.envelopes[message].clone());
+            chunk.block.envelopes = envelopes.collect();
         }
         chunk.bad.extend(self.bad);
         chunk

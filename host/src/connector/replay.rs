@@ -144,6 +144,7 @@ impl ReplayInput {
             end: at_row(self.given as u64),
             cut_times: None,
             times,
+            taken_back: None,
         })
     }
 }

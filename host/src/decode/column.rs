@@ -65,8 +65,11 @@ pub(super) struct TimesBuilder {
 /// How many digits a decimal has: all, and those behind the point.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecimalDigits {
-    precision: u8,
-    scale: u8,
+    pub precision: u8,
+    pub scale: u8,
+    /// Where texts in JSON are the base64 of a whole number: how many of its digits are behind
+    /// the point.
+    pub unscaled: Option<i64>,
 }
 
 impl DecimalDigits {
@@ -135,7 +138,12 @@ impl ColumnBuilder {
                 cut_example: None,
             }),
             &DataType::Decimal { precision, scale } => {
-                ValuesBuilder::Decimal(Vec::new(), DecimalDigits { precision, scale })
+                let digits = DecimalDigits {
+                    precision,
+                    scale,
+                    unscaled: None,
+                };
+                ValuesBuilder::Decimal(Vec::new(), digits)
             }
             DataType::Utf8 => ValuesBuilder::Utf8(BytesBuilder::new()),
             DataType::Symbol(symbols) => {

@@ -7,6 +7,8 @@
 //! a field that is given twice, since one of the two values would be lost
 //! silently.
 
+/// Decodes changes as Debezium tells them.
+mod debezium;
 /// Reads the tokens of JSON.
 mod scanner;
 
@@ -17,6 +19,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hashbrown::HashMap;
 
+pub(super) use self::debezium::DebeziumRows;
 use self::scanner::{JsonKey, Scanner};
 use super::column::{ColumnBuilder, RecordBuilder, TimesBuilder, ValuesBuilder};
 use super::fault::RowFault;
@@ -304,7 +307,10 @@ impl Parser<'_, '_> {
             ValuesBuilder::Decimal(values, digits) => {
                 let (behind, read) = if is_text {
                     let (behind, text) = scanner.text(at, self.scratch)?;
-                    (behind, digits.parse(text))
+                    (behind, digits.read_text(text))
+                } else if digits.unscaled.is_some() && scanner.peek(at) == Some(b'{') {
+                    let digits = *digits;
+                    self.scaled_decimal(at, digits)?
                 } else {
                     let number = scanner.number(at).ok_or_else(mismatch)?;
                     (at + number.len(), digits.parse(number))

@@ -220,7 +220,7 @@ fn event_time(plan: &Plan, source: &SourcePlan, schema: &Schema) -> String {
     match &source.event_time {
         EventTime::Field(field) => format!("column {}", field.name(schema)),
         EventTime::Ingestion => "the time when a row is read".to_owned(),
-        EventTime::Given => "the time that a row had before".to_owned(),
+        EventTime::Given(given) => given.what().to_owned(),
         EventTime::Operator(id) => {
             let operator = &plan.nodes[*id];
             let column = plan.operator_time(*id).unwrap_or_default();

@@ -345,7 +345,7 @@ fn source_details(plan: &Plan, node: &Node, source: &SourcePlan) -> Vec<String> 
     let mut time = match &source.event_time {
         EventTime::Field(field) => format!("event time {}", field.name(node.schema())),
         EventTime::Ingestion => "event time is when the row is read".to_owned(),
-        EventTime::Given => "event time is what a row had before".to_owned(),
+        EventTime::Given(given) => format!("event time is {}", given.what()),
         EventTime::Operator(id) => format!("event time from {}", plan.nodes[*id].name),
     };
     match source.out_of_orderness_ms {

@@ -14,10 +14,29 @@ pub enum EventTime {
     Field(FieldPath),
     /// When the host read the row.
     Ingestion,
-    /// The source has them from elsewhere: rows that come again keep theirs.
-    Given,
+    /// The source has them from elsewhere.
+    Given(GivenTime),
     /// A field of what this operator makes of the rows; they have none before.
     Operator(NodeId),
+}
+
+/// Which times a source has that are no field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenTime {
+    /// Those that rows had before, which come again.
+    Before,
+    /// Those of the changes that rows tell of.
+    Change,
+}
+
+impl GivenTime {
+    /// As in "event time is …".
+    pub fn what(self) -> &'static str {
+        match self {
+            GivenTime::Before => "what a row had before",
+            GivenTime::Change => "when a change was made",
+        }
+    }
 }
 
 /// The event time of the rows that an operator makes.

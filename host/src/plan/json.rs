@@ -145,7 +145,7 @@ fn source_json(plan: &Plan, node: &Node, source: &SourcePlan) -> Json {
     let mut json = source.connector.describe().to_json();
     let (event_time, operator) = match &source.event_time {
         EventTime::Field(field) => (Some(field.name(node.schema())), None),
-        EventTime::Ingestion | EventTime::Given => (None, None),
+        EventTime::Ingestion | EventTime::Given(_) => (None, None),
         EventTime::Operator(id) => (plan.operator_time(*id), Some(&plan.nodes[*id].name)),
     };
     let time = json!({

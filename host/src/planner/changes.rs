@@ -5,9 +5,12 @@ use super::builder::Builder;
 use super::columns::{Changes, Relation};
 use super::reading::Reading;
 use super::section::{Resolved, Timing, title_of};
-use crate::config::{JoinConfig, MatchingConfig, Mistake, OperatorConfig, Runs, SinkConfig};
+use crate::config::{
+    JoinConfig, KeyColumns, MatchingConfig, Mistake, OperatorConfig, Runs, SinkConfig, Spanned,
+};
 use crate::logic::Kind;
-use crate::plan::{CHANGES, Emit, RIGHT, RowOrder, Window, change_field};
+use crate::plan::{CHANGES, Emit, RIGHT, RowOrder, SIDES, Window, change_field};
+use crate::suggest;
 
 /// Which changes an aggregate can tell; else why it has none to tell.
 pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes, &'static str> {
@@ -46,6 +49,22 @@ impl Builder<'_> {
         };
         let title = title_of(operator);
         let (problem, help) = match (&operator.runs, resolved.info.kind) {
+            (Runs::Join(join), _) if changes == Changes::Upserts => {
+                match upserted_side(operator, join, reading) {
+                    true => return true,
+                    false => (
+                        "only the right side of an as-of join by their key, without `tombstone`, \
+                         can"
+                        .to_owned(),
+                        INSTEAD_OF_UPSERTS.to_owned(),
+                    ),
+                }
+            }
+            _ if changes == Changes::Upserts => (
+                "they take the place of others by a key, and what was there before is not told"
+                    .to_owned(),
+                INSTEAD_OF_UPSERTS.to_owned(),
+            ),
             (_, Kind::Filter | Kind::Transform) => return true,
             (Runs::Join(join), _) => match (table_side(join, reading), reading.has_sessions()) {
                 (true, false) => return true,
@@ -123,6 +142,9 @@ impl Builder<'_> {
             );
             return None;
         }
+        if taken.changes == Some(Changes::Upserts) && !self.keeps_upserts(sink, title, &taken) {
+            return None;
+        }
         let Some(name) = &sink.changes else {
             if taken.changes.is_none() || deletes.is_some() {
                 return Some(taken);
@@ -147,6 +169,42 @@ impl Builder<'_> {
     }
 }
 
+impl Builder<'_> {
+    /// Whether a sink has the key of rows that take the place of others, and deletes what is
+    /// gone.
+    fn keeps_upserts(&mut self, sink: &SinkConfig, title: &str, taken: &Relation) -> bool {
+        let mut key = sink.settings.key_fields();
+        let mut wanted: Vec<&str> = taken.key.iter().map(String::as_str).collect();
+        key.sort_unstable();
+        wanted.sort_unstable();
+        if key == wanted && sink.settings.deletes().is_some() {
+            return true;
+        }
+        let place = sink
+            .input
+            .first()
+            .map_or(sink.name.span(), |input| input.span());
+        self.mistakes.push(
+            Mistake::new(format!(
+                "{title} reads rows that take the place of others by their key, {}",
+                suggest::listed(&wanted)
+            ))
+            .at(place, "")
+            .help(
+                "have a sink of type \"kafka\", \"postgres\" or \"redis\" write them by that key, \
+                 with `tombstones = true` or `deletes = true`",
+            ),
+        );
+        false
+    }
+}
+
+/// What to do instead of reading rows by a key.
+const INSTEAD_OF_UPSERTS: &str = "have a sink write them by their key, or an as-of join read them \
+                                  as its right side; or have the database tell whole rows, and \
+                                  name no key (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY \
+                                  FULL`)";
+
 /// What to do instead.
 const INSTEAD: &str = "have an aggregate read them, a sink that has `changes`, or an as-of join \
                        as its right side";
@@ -167,6 +225,33 @@ fn table_side(join: &JoinConfig, reading: &Reading) -> bool {
     let edges = reading.upstreams.iter().flatten().zip(&reading.ports);
     let mut changing = edges.filter(|(up, _)| up.relation.changes.is_some());
     is_as_of && changing.all(|(_, port)| *port == RIGHT)
+}
+
+/// Whether rows that take the place of others by a key come only to the side of a join that is
+/// a table by the same key.
+fn upserted_side(operator: &OperatorConfig, join: &JoinConfig, reading: &Reading) -> bool {
+    let of_side = operator.key.as_ref().map(|key| match &key.columns {
+        KeyColumns::Same(names) => names.as_slice(),
+        KeyColumns::ByPort(of_ports) => {
+            let mut of_ports = of_ports.iter();
+            let right = of_ports.find(|(port, _)| port.get_ref() == SIDES[RIGHT]);
+            right.map_or(&[][..], |(_, names)| names.as_slice())
+        }
+    });
+    let mut key: Vec<&String> = of_side
+        .iter()
+        .copied()
+        .flatten()
+        .map(Spanned::get_ref)
+        .collect();
+    key.sort_unstable();
+    let mut known = reading.upstreams.iter().flatten();
+    table_side(join, reading)
+        && known.all(|up| {
+            let mut wanted: Vec<&String> = up.relation.key.iter().collect();
+            wanted.sort_unstable();
+            up.relation.changes != Some(Changes::Upserts) || wanted == key
+        })
 }
 
 /// Why a process cannot read such rows, and what to do.

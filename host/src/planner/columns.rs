@@ -16,6 +16,8 @@ pub(super) struct Relation {
     pub places: Vec<Span>,
     /// Whether rows may take others back.
     pub changes: Option<Changes>,
+    /// Of [`Changes::Upserts`]: the names of the fields of the key, unless inputs have several.
+    pub key: Vec<String>,
     /// The columns by their names: there may be thousands.
     index: OnceCell<HashMap<String, usize>>,
 }
@@ -29,6 +31,9 @@ pub(super) enum Changes {
     Sessions,
     /// The time at which it is taken back.
     Rows,
+    /// The same. A row takes the place of the one before it with the same key, which is not
+    /// taken back; what is gone comes with its key alone.
+    Upserts,
 }
 
 /// An output that feeds an input.
@@ -199,8 +204,13 @@ impl Builder<'_> {
             ));
         }
         let changes = upstreams.iter().filter_map(|up| up.relation.changes).max();
+        let mut key = first.relation.key.clone();
+        if others.iter().any(|other| other.relation.key != key) {
+            key.clear();
+        }
         good.then(|| Relation {
             changes,
+            key,
             ..first.relation.clone()
         })
     }

@@ -1,13 +1,13 @@
 //! Plans sources: their columns, and where the event time of their rows is.
 
 use super::builder::Builder;
-use super::columns::Relation;
+use super::columns::{Changes, Relation};
 use super::event_time::Owner;
 use super::section::{Planned, PlannedOutput, planned};
 use crate::config::{ChecksumConfig, Mistake, OperatorConfig, SourceConfig, Spanned};
 use crate::element::NodeId;
 use crate::logic::MAIN;
-use crate::plan::{ChecksumPlan, EventTime, FieldPath, NodeKind, SourcePlan};
+use crate::plan::{ChecksumPlan, EventTime, FieldPath, GivenTime, NodeKind, SourcePlan};
 use crate::schema::DataType;
 use crate::suggest;
 
@@ -19,11 +19,22 @@ impl Builder<'_> {
         timing: Option<(&OperatorConfig, NodeId)>,
     ) -> Planned {
         let title = format!("source `{}`", source.name.get_ref());
+        let changes = source.settings.changes();
         let mut relation = Relation::default();
+        if let Some(changes) = changes {
+            relation.changes = Some(match changes.key {
+                Some(_) => Changes::Upserts,
+                None => Changes::Rows,
+            });
+            relation.key = changes.key.clone().unwrap_or_default();
+        }
         for column in source.settings.columns() {
             relation.push(column.field.clone(), column.place.clone());
         }
         let connector = source.settings.plan(&mut self.planning(&title));
+        if changes.is_some() {
+            self.refuse_beside_changes(source, timing.map(|(operator, _)| operator), &title);
+        }
         let (event_time, time) = match timing {
             Some((operator, id)) => (Some(EventTime::Operator(id)), &operator.time),
             None => (self.event_time(source, &title, &relation), &source.time),
@@ -70,6 +81,37 @@ impl Builder<'_> {
         });
         let outputs = vec![PlannedOutput::new(MAIN, Some(relation))];
         planned(&source.name, kind, Some(Vec::new()), outputs)
+    }
+
+    /// Refuses what rows cannot have that are changes of a table.
+    fn refuse_beside_changes(
+        &mut self,
+        source: &SourceConfig,
+        timing: Option<&OperatorConfig>,
+        title: &str,
+    ) {
+        let time = timing.map_or(&source.time, |operator| &operator.time);
+        if let Some(field) = &time.field {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "the rows of {title} are changes, whose event time is when they were made"
+                ))
+                .at(field.span(), "")
+                .help(
+                    "remove `event_time`: what is taken back has the fields that it had, and goes \
+                     when the change comes",
+                ),
+            );
+        }
+        if let Some(checksum) = &source.checksum {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "the rows of {title} are changes, without a checksum"
+                ))
+                .at(checksum.field.span(), "")
+                .help("remove `checksum`"),
+            );
+        }
     }
 
     fn checksum(
@@ -143,8 +185,11 @@ impl Builder<'_> {
             let field = self.time_field(name, title, relation, Owner::Source)?;
             return Some(EventTime::Field(field));
         }
+        if source.settings.changes().is_some() {
+            return Some(EventTime::Given(GivenTime::Change));
+        }
         if source.settings.gives_times() {
-            return Some(EventTime::Given);
+            return Some(EventTime::Given(GivenTime::Before));
         }
         let implied = source.settings.event_time();
         let column = implied.and_then(|name| relation.schema.index_of(name));

@@ -22,7 +22,7 @@ use crate::decode::Decoder;
 use crate::element::NodeId;
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::json::render_columns;
-use crate::plan::{CHANGES, EventTime, InputPort, Node, NodeKind, Plan};
+use crate::plan::{CHANGES, EventTime, GivenTime, InputPort, Node, NodeKind, Plan};
 use crate::schema::{DataType, Field, Schema};
 use crate::source::SourceConnector;
 use crate::suggest;
@@ -48,6 +48,11 @@ pub fn row_of(
                 return Err(format!(
                     "rows of source `{name}` get their event time from operator `{operator}`, \
                      which knows only those that the source has read"
+                ));
+            }
+            if source.event_time == EventTime::Given(GivenTime::Change) {
+                return Err(format!(
+                    "rows of source `{name}` are changes, which come in their order or not at all"
                 ));
             }
             let connector = &*source.connector;
@@ -234,6 +239,11 @@ fn reads_changes(plan: &Plan, at: NodeId) -> bool {
     plan.nodes[at].edges().any(|edge| {
         let from = &plan.nodes[edge.from];
         let passes_on = matches!(from.kind, NodeKind::Transform(_));
+        if let NodeKind::Source(source) = &from.kind
+            && source.event_time == EventTime::Given(GivenTime::Change)
+        {
+            return true;
+        }
         from.outputs[edge.output].name == CHANGES || (passes_on && reads_changes(plan, edge.from))
     })
 }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray};
-use arrow_buffer::{Buffer, ScalarBuffer};
-use arrow_select::filter::filter;
+use arrow_array::ArrayRef;
+use arrow_buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 
 use crate::batch::{Block, Envelope, Offsets, Payload};
 use crate::checkpoint::snapshot::Position;
-use crate::decode::Decoder;
+use crate::decode::{Decoded, Decoder};
 use crate::source::looks::other_format;
 use crate::timestamp::CutTimes;
 
@@ -23,8 +22,11 @@ pub struct Chunk {
     pub end: Position,
     /// Times of its rows that were rounded down.
     pub cut_times: Option<CutTimes>,
-    /// The event time of each row, of a source that gives them.
+    /// The event time of each row, of a source that gives them. Of changes, it may be
+    /// [`crate::batch::NO_TIME`]: no earlier than the row before.
     pub times: Option<ScalarBuffer<i64>>,
+    /// Of changes of a table: which rows take back one that came before.
+    pub taken_back: Option<BooleanBuffer>,
 }
 
 /// A row that could not be decoded.
@@ -43,11 +45,31 @@ pub fn decode(
     source: Arc<str>,
     partition: Arc<str>,
     data: Buffer,
+    spans: Vec<(u32, u32)>,
+    offsets: Offsets,
+    end: Position,
+) -> Chunk {
+    let decoded = decoder.decode(&data, &spans);
+    chunk_of(
+        decoded, decoder, source, partition, data, spans, offsets, end,
+    )
+}
+
+/// The chunk of rows that were decoded.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are what a block is made of"
+)]
+pub fn chunk_of(
+    decoded: Decoded,
+    decoder: &Decoder,
+    source: Arc<str>,
+    partition: Arc<str>,
+    data: Buffer,
     mut spans: Vec<(u32, u32)>,
     mut offsets: Offsets,
     end: Position,
 ) -> Chunk {
-    let decoded = decoder.decode(&data, &spans);
     let mut bad = Vec::new();
     if !decoded.bad.is_empty() {
         // With rows missing, offsets no longer follow from the first.
@@ -79,13 +101,30 @@ pub fn decode(
                 envelope: None,
             });
         }
-        let mut bad_rows = is_bad.iter();
-        spans.retain(|_| bad_rows.next() == Some(&false));
-        if let Offsets::Each(offsets) = &mut offsets {
+        if decoded.changes.is_none() {
             let mut bad_rows = is_bad.iter();
-            offsets.retain(|_| bad_rows.next() == Some(&false));
+            spans.retain(|_| bad_rows.next() == Some(&false));
+            if let Offsets::Each(offsets) = &mut offsets {
+                let mut bad_rows = is_bad.iter();
+                offsets.retain(|_| bad_rows.next() == Some(&false));
+            }
         }
     }
+    if let Some(changes) = &decoded.changes {
+        let parents = || changes.parents.iter().map(|&parent| parent as usize);
+        spans = parents().map(|parent| spans[parent]).collect();
+        offsets = match offsets {
+            Offsets::Bytes(first) => Offsets::Bytes(first),
+            Offsets::From(first) => {
+                Offsets::Each(parents().map(|parent| first + parent as u64).collect())
+            }
+            Offsets::Each(each) => Offsets::Each(parents().map(|parent| each[parent]).collect()),
+        };
+    }
+    let (taken_back, times) = match decoded.changes {
+        Some(changes) => (Some(changes.taken_back), Some(changes.times)),
+        None => (None, None),
+    };
     Chunk {
         columns: decoded.columns,
         rows: decoded.rows,
@@ -99,14 +138,9 @@ pub fn decode(
         bad,
         end,
         cut_times: decoded.cut_times,
-        times: None,
+        times,
+        taken_back,
     }
-}
-
-/// The rows of a column that the mask selects.
-pub fn keep(column: &ArrayRef, mask: &BooleanArray) -> ArrayRef {
-    filter(column, mask)
-        .unwrap_or_else(|error| unreachable!("the mask has an entry a row: {error}"))
 }
 
 /// A position that is the number of a row.

@@ -146,7 +146,7 @@ impl SourceReader {
                 )),
             )),
             EventTime::Ingestion => Times::Clock,
-            EventTime::Given => Times::Given,
+            EventTime::Given(_) => Times::Given,
             EventTime::Operator(_) => Times::Operator,
         };
         Ok(SourceReader {
@@ -460,6 +460,7 @@ impl SourceReader {
             rows = right.len();
             kept = Some(right);
         }
+        let mut taken_back = chunk.taken_back;
         let times = match &mut self.times {
             Times::Clock => {
                 self.ingested_ms = self.ingested_ms.max(now_ms);
@@ -489,7 +490,16 @@ impl SourceReader {
             self.input.bad(partition, &bad);
             self.handle_bad_rows(&partition_name, bad, pulled)?;
         }
-        if !times.is_empty() {
+        if let (Some(rows), Some(kept)) = (&taken_back, &kept) {
+            let of_kept = kept.iter().map(|&row| rows.value(row as usize));
+            taken_back = Some(of_kept.collect());
+        }
+        let (times, void) = match taken_back.is_some() {
+            true => self.times_of_changes(partition, times),
+            false => (times, 0),
+        };
+        pulled.rows_in -= void as u64;
+        if times.len() > void {
             let batch = Batch {
                 schema: self.context.schema.clone(),
                 columns,
@@ -499,7 +509,11 @@ impl SourceReader {
                     rows: kept.map(Into::into),
                 }),
                 watermarks: None,
-                taken_back: None,
+                taken_back,
+            };
+            let batch = match void {
+                0 => batch,
+                void => batch.slice(void, batch.rows() - void),
             };
             let mut watermarks = self.watermarks.lock();
             match self.times {
@@ -513,6 +527,27 @@ impl SourceReader {
             }
         }
         Ok(())
+    }
+
+    /// Gives changes that do not tell when they were made the time of the one before them. So
+    /// many of the first ones are void: nothing of their partition has come that they could
+    /// take back.
+    fn times_of_changes(
+        &self,
+        partition: usize,
+        times: ScalarBuffer<i64>,
+    ) -> (ScalarBuffer<i64>, usize) {
+        let (newest_ms, _) = self.watermarks.lock().snapshot(partition);
+        let mut last_ms = newest_ms.unwrap_or(NO_TIME);
+        let untimed = |&&ms: &&i64| last_ms == NO_TIME && ms == NO_TIME;
+        let first = times.iter().take_while(untimed).count();
+        let times = times.iter().map(|&ms| {
+            if ms != NO_TIME {
+                last_ms = ms;
+            }
+            last_ms
+        });
+        (times.collect(), first)
     }
 
     /// Marks an overdue partition as idle whose rows had no event time: it would be read
@@ -710,6 +745,7 @@ mod tests {
                     end: at_row(1),
                     cut_times: None,
                     times: None,
+                    taken_back: None,
                 };
                 Ok(Arrival::of(partition, Some(chunk)))
             })

@@ -109,7 +109,11 @@ impl RowEnds {
     pub fn of(format: &Format) -> Self {
         match format {
             // Messages come one by one: there are no ends to look for.
-            Format::Json | Format::Raw | Format::Syslog(_) | Format::Message(_) => RowEnds::Lines,
+            Format::Json
+            | Format::Raw
+            | Format::Syslog(_)
+            | Format::Debezium(_)
+            | Format::Message(_) => RowEnds::Lines,
             Format::Csv(csv) => RowEnds::Csv {
                 delimiter: csv.delimiter,
                 fields: None,

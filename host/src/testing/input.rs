@@ -253,7 +253,7 @@ fn operators(
     let mut operators = Vec::new();
     let mut next = match source.event_time {
         EventTime::Operator(id) => Some(id),
-        EventTime::Field(_) | EventTime::Ingestion | EventTime::Given => None,
+        EventTime::Field(_) | EventTime::Ingestion | EventTime::Given(_) => None,
     };
     while let Some(id) = next {
         let node = &plan.nodes[id];

@@ -538,6 +538,7 @@ impl ReadRows {
             end: at_row(until),
             cut_times: self.cut_times.take(),
             times: None,
+            taken_back: None,
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::config::secrets;
 use crate::connector::{Description, InputFiles, Planning};
 use crate::decode::{Decoder, Header, check_header_start};
 use crate::files::{FileUser, what_is_missing};
-use crate::format::{Format, RowFormat};
+use crate::format::{Format, RowFormat, TableChanges};
 use crate::paths::{
     here_if_empty, identity, name_matches, path_matches, read_folder, show_files, shown,
 };
@@ -227,6 +227,20 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let folders = table.optional("folders");
     let place = folders.as_ref().map(ConfigValue::key_span);
     let (rows, mut columns) = (rows?, Vec::new());
+    if let (Some(_), Some(place)) = (rows.format.format.changes(), &place) {
+        mistakes.push(
+            Mistake::new(format!(
+                "{} has `folders`, and its rows are changes",
+                table.owner()
+            ))
+            .at(place.clone(), "")
+            .help(
+                "remove it: a row that is taken back is the one that came before, in all its \
+                 fields",
+            ),
+        );
+        return None;
+    }
     columns.extend(rows.columns.iter().cloned());
     if let Some(value) = folders {
         columns.extend(read_folder_fields(&value, &rows.columns, mistakes)?);
@@ -583,6 +597,10 @@ impl FileSourceSettings {
 impl SourceSettings for FileSourceSettings {
     fn columns(&self) -> &[DeclaredColumn] {
         &self.columns
+    }
+
+    fn changes(&self) -> Option<&TableChanges> {
+        self.rows.format.format.changes()
     }
 
     /// Files that were rotated away have no more rows, and would hold back event time for ever.

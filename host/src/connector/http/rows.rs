@@ -34,7 +34,9 @@ pub fn shape_of(format: &Format, content_type: Option<&str>) -> Result<Shape, &'
             Ok(Shape::Lines)
         }
         (Format::Csv(_), _) => Err("send rows as `text/csv`, without a header"),
-        (Format::Raw | Format::Syslog(_) | Format::Message(_), _) => Ok(Shape::Lines),
+        (Format::Raw | Format::Syslog(_) | Format::Debezium(_) | Format::Message(_), _) => {
+            Ok(Shape::Lines)
+        }
     }
 }
 

@@ -276,6 +276,11 @@ impl SinkSettings for KafkaSinkSettings {
         self.tombstones.clone()
     }
 
+    fn key_fields(&self) -> Vec<&str> {
+        let key = self.key.iter();
+        key.map(|field| field.get_ref().as_str()).collect()
+    }
+
     /// A transaction belongs to one producer, and so to one cluster.
     fn transaction(&self) -> Option<SinkTransaction> {
         Some(SinkTransaction {

@@ -18,7 +18,7 @@ use crate::connector::beside::{declared, read_beside, with_beside};
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
-use crate::format::RowFormat;
+use crate::format::{RowFormat, TableChanges};
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
 };
@@ -98,6 +98,23 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         Some(value) => read_beside(&value, COLUMNS, rows.as_ref(), mistakes),
         None => Vec::new(),
     };
+    let changes = rows
+        .as_ref()
+        .is_some_and(|rows| rows.format.format.changes().is_some());
+    if let (true, Some((_, name))) = (changes, metadata.first()) {
+        mistakes.push(
+            Mistake::new(format!(
+                "{} has `metadata`, and its messages are changes",
+                table.owner()
+            ))
+            .at(name.span(), "")
+            .help(
+                "remove it: a row that is taken back is the one that came before, in all its \
+                 fields",
+            ),
+        );
+        return None;
+    }
     let discover_every_ms = discover_every.and_then(|ms| u64::try_from(ms.into_inner()).ok());
     let rows = rows?;
     let mut columns = rows.columns;
@@ -201,6 +218,10 @@ fn read_start(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KafkaSt
 impl SourceSettings for KafkaSourceSettings {
     fn columns(&self) -> &[DeclaredColumn] {
         &self.columns
+    }
+
+    fn changes(&self) -> Option<&TableChanges> {
+        self.subscription.format.format.changes()
     }
 
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {

@@ -135,6 +135,7 @@ impl MemoryInput {
             end: at_row(partition.given),
             cut_times: None,
             times: None,
+            taken_back: None,
         })
     }
 }

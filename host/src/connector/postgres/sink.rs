@@ -128,7 +128,8 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
     }))
 }
 
-fn read_table(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<String> {
+/// Reads the name of a table.
+pub fn read_table(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<String> {
     let text = value.text("the name of a table, in quotes", mistakes)?;
     let name = TableName::parse(text.get_ref());
     if is_name(&name.table) && name.schema.as_deref().is_none_or(is_name) {
@@ -220,6 +221,11 @@ impl SinkSettings for PostgresSinkSettings {
 
     fn deletes(&self) -> Option<Span> {
         self.deletes.clone()
+    }
+
+    fn key_fields(&self) -> Vec<&str> {
+        let key = self.key.iter().flatten();
+        key.map(|field| field.get_ref().as_str()).collect()
     }
 
     /// A transaction belongs to one connection.

@@ -252,6 +252,15 @@ impl SinkSettings for RedisSinkSettings {
         self.deletes.clone()
     }
 
+    fn key_fields(&self) -> Vec<&str> {
+        let fields = self.key.iter().filter_map(|part| match part {
+            Part::Field(name, _) => Some(name.as_str()),
+            Part::Text(_) => None,
+        });
+        let member = self.member.iter().map(|field| field.get_ref().as_str());
+        fields.chain(member).collect()
+    }
+
     /// A transaction belongs to one connection.
     fn transaction(&self) -> Option<SinkTransaction> {
         Some(SinkTransaction {

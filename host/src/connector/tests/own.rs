@@ -140,6 +140,7 @@ impl SourceInput for CountdownInput {
                 end: at_row(rows as u64),
                 cut_times: None,
                 times: None,
+                taken_back: None,
             };
             Ok(Arrival::of(0, Some(chunk)))
         })

@@ -56,6 +56,11 @@ fn changes() {
 }
 
 #[test]
+fn debezium() {
+    check(expect_file!["mistakes/debezium.md"]);
+}
+
+#[test]
 fn cycles() {
     check(expect_file!["mistakes/cycles.md"]);
 }

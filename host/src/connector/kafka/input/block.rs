@@ -26,6 +26,8 @@ use crate::source::row_ends::{ROW_BYTES_MAX, bad_row, too_long};
 pub(super) struct Messages {
     payloads: messages::Messages,
     metadata: Vec<Metadata>,
+    /// Whether a key without a payload is a change, too; then there is no metadata.
+    reads_tombstones: bool,
 }
 
 /// A metadata column under construction.
@@ -44,6 +46,7 @@ impl Messages {
         Messages {
             payloads: messages::Messages::default(),
             metadata: plan.metadata.iter().copied().map(Metadata::new).collect(),
+            reads_tombstones: plan.format.format.changes().is_some(),
         }
     }
 
@@ -61,6 +64,14 @@ impl Messages {
 
     pub fn push(&mut self, message: &BorrowedMessage<'_>, offset: u64) {
         let envelope = envelope(message);
+        let key = message.key().filter(|_| self.reads_tombstones);
+        if let (None, Some(key)) = (message.payload(), key) {
+            self.payloads.push(offset, envelope, |data| {
+                data.extend_from_slice(key);
+                Ok(())
+            });
+            return;
+        }
         let Some(payload) = message.payload() else {
             let error = "expected a row, found a message without a payload (a tombstone)";
             let bad = bad_row(offset, error, b"");

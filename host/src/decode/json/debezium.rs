@@ -1,0 +1,676 @@
+//! Decodes changes of tables as Debezium tells them: an envelope in JSON with the row before
+//! and after a change, and perhaps the schema of both.
+//!
+//! A message is no row, one or two: what was there is taken back, and what is there is added.
+//! By a key, a row takes the place of the one before it, and only what is gone is taken back.
+//! What cannot be told by rows is a bad row.
+
+use std::ops::Range;
+
+use arrow_array::ArrayRef;
+use arrow_buffer::BooleanBuffer;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use memchr::memmem;
+use serde_json::Value as Json;
+
+use super::super::DecodedChanges;
+use super::super::column::{ColumnBuilder, DecimalDigits, RecordBuilder, ValuesBuilder};
+use super::super::fault::{RowFault, excerpt};
+use super::scanner::Scanner;
+use super::{Parser, RecordShape};
+use crate::batch::NO_TIME;
+use crate::decimal::{self, NotDecimal};
+use crate::format::{DebeziumFormat, TextDecimals};
+use crate::schema::Schema;
+use crate::timestamp::{self, CutTimes, TimeUnit, TimestampFormat};
+
+/// Rows under construction.
+#[derive(Clone, Debug)]
+pub(in super::super) struct DebeziumRows {
+    rows: RecordBuilder,
+    shape: RecordShape,
+    /// The columns of the key, if rows replace one another by one.
+    key: Option<Vec<usize>>,
+    decimals: TextDecimals,
+    /// The formats of times that the pipeline's file names, depth first.
+    timestamps: Vec<TimestampFormat>,
+    known: KnownSchema,
+    /// Of each row.
+    taken_back: Vec<bool>,
+    times: Vec<i64>,
+    /// The index of the message that it comes from.
+    parents: Vec<u32>,
+    scratch: Vec<u8>,
+}
+
+/// The schema that columns were made ready for; mostly, all messages have the same.
+#[derive(Clone, Debug, Default)]
+struct KnownSchema {
+    /// Empty where messages have none.
+    text: Vec<u8>,
+    /// Why no row can be read that has it.
+    problem: Option<String>,
+}
+
+/// Where the parts of a change are in its message.
+struct Change {
+    schema: Option<Range<usize>>,
+    before: Option<Range<usize>>,
+    after: Option<Range<usize>>,
+    operation: Range<usize>,
+    time_ms: i64,
+}
+
+/// What stands for a value that the database has not told of, since the change left it as it
+/// was: of texts, and of bytes.
+const UNAVAILABLE: [&str; 2] = [
+    "\"__debezium_unavailable_value\"",
+    "\"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==\"",
+];
+
+impl DebeziumRows {
+    /// `own` has the fields' own names, `written` those that they have in the rows.
+    pub fn new(
+        format: &DebeziumFormat,
+        own: &Schema,
+        written: &Schema,
+        timestamps: &[TimestampFormat],
+    ) -> Self {
+        let key = format.changes.key.as_ref();
+        let mut rows = DebeziumRows {
+            rows: RecordBuilder::new(&written.fields, &mut timestamps.iter().cloned()),
+            shape: RecordShape::new(&written.fields),
+            key: key.map(|key| key.iter().filter_map(|name| own.index_of(name)).collect()),
+            decimals: format.decimals,
+            timestamps: timestamps.to_vec(),
+            known: KnownSchema::default(),
+            taken_back: Vec::new(),
+            times: Vec::new(),
+            parents: Vec::new(),
+            scratch: Vec::new(),
+        };
+        rows.known.problem = rows.expect(None).err();
+        rows
+    }
+
+    /// Adds the rows of a message; after an error, [`Self::truncate`] must follow.
+    pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
+        let scanner = Scanner::new(data, start, end);
+        let change = Change::read(scanner, data, start, &mut self.scratch)?;
+        self.learn(change.schema.map_or(&[], |schema| &data[schema]))?;
+        let (before, after) = (change.before, change.after);
+        let operation = &data[change.operation];
+        match (operation, &self.key) {
+            (b"\"c\"" | b"\"r\"", _) => {
+                let after = after.ok_or_else(|| lacks("after"))?;
+                self.add(data, scanner, after, "after", change.time_ms)
+            }
+            (b"\"u\"", None) => {
+                let before = before.ok_or_else(lacks_before)?;
+                let after = after.ok_or_else(|| lacks("after"))?;
+                self.take_back(data, scanner, before, change.time_ms)?;
+                self.add(data, scanner, after, "after", change.time_ms)
+            }
+            (b"\"d\"", None) => {
+                let before = before.ok_or_else(lacks_before)?;
+                self.take_back(data, scanner, before, change.time_ms)
+            }
+            (b"\"u\"", Some(_)) => {
+                let after = after.ok_or_else(|| lacks("after"))?;
+                if let Some(before) = before
+                    && self.has_other_key(data, scanner, &before, &after)?
+                {
+                    self.take_back_key(scanner, before.start, "before", change.time_ms)?;
+                }
+                self.add(data, scanner, after, "after", change.time_ms)
+            }
+            (b"\"d\"", Some(_)) => {
+                let before = before.ok_or_else(|| lacks("before"))?;
+                self.take_back_key(scanner, before.start, "before", change.time_ms)
+            }
+            (b"\"t\"", _) => Err(RowFault::new(
+                "the table was emptied (TRUNCATE), and the message has none of the rows that are \
+                 gone",
+            )),
+            (b"\"m\"", _) => Err(RowFault::new(
+                "it is a message of the database's log (`pg_logical_emit_message`), and no row",
+            )),
+            (other, _) => Err(RowFault::new(format!(
+                "expected an `op` of c, r, u or d, found {}",
+                excerpt(other)
+            ))),
+        }
+    }
+
+    /// Adds the row of a message that has a key and nothing else: what has this key is gone.
+    /// Its time is that of the change before it.
+    pub fn push_tombstone(
+        &mut self,
+        data: &[u8],
+        start: usize,
+        end: usize,
+    ) -> Result<(), RowFault> {
+        if self.key.is_none() {
+            // The change before it has told all.
+            return Ok(());
+        }
+        let scanner = Scanner::new(data, start, end);
+        let at = scanner.skip_space(start);
+        let names = ["schema", "payload"];
+        let read = members(scanner, data, at, names, &mut self.scratch);
+        let ([schema, payload], behind) = read.map_err(|fault| fault.within("key"))?;
+        scanner.finish(behind)?;
+        let (schema, at) = match payload {
+            Some(payload) => (schema, payload.start),
+            None => (None, at),
+        };
+        self.learn(schema.map_or(&[], |schema| &data[schema]))?;
+        self.take_back_key(scanner, at, "key", NO_TIME)
+    }
+
+    /// Adds a whole row.
+    fn add(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        at: Range<usize>,
+        part: &'static str,
+        time_ms: i64,
+    ) -> Result<(), RowFault> {
+        self.read_row(data, scanner, at)
+            .map_err(|fault| fault.within(part))?;
+        self.note(false, time_ms);
+        Ok(())
+    }
+
+    fn take_back(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        at: Range<usize>,
+        time_ms: i64,
+    ) -> Result<(), RowFault> {
+        self.read_row(data, scanner, at)
+            .map_err(|fault| fault.within("before"))?;
+        self.note(true, time_ms);
+        Ok(())
+    }
+
+    fn read_row(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        at: Range<usize>,
+    ) -> Result<(), RowFault> {
+        self.check_available(data, scanner, &at)?;
+        let mut parser = Parser {
+            scanner,
+            scratch: &mut self.scratch,
+        };
+        parser.record(at.start, &mut self.rows, &mut self.shape)?;
+        if self.known.text.is_empty() {
+            self.check_times()?;
+        }
+        Ok(())
+    }
+
+    /// Adds a row of nothing but its key.
+    fn take_back_key(
+        &mut self,
+        scanner: Scanner<'_>,
+        at: usize,
+        part: &'static str,
+        time_ms: i64,
+    ) -> Result<(), RowFault> {
+        self.read_key(scanner, at)
+            .map_err(|fault| fault.within(part))?;
+        self.note(true, time_ms);
+        Ok(())
+    }
+
+    fn read_key(&mut self, scanner: Scanner<'_>, at: usize) -> Result<(), RowFault> {
+        let key = self.key.clone().unwrap_or_default();
+        let found = self.key_members(scanner, at)?;
+        let row = self.rows.rows();
+        let mut parser = Parser {
+            scanner,
+            scratch: &mut self.scratch,
+        };
+        for (column, value) in found {
+            let field = &mut self.rows.fields[column];
+            if field.column.len() > row {
+                return Err(RowFault::new("is given twice").within(&field.name));
+            }
+            let nested = &mut self.shape.nested[column];
+            let read = parser.value(value.start, &mut field.column, nested);
+            read.map_err(|fault| fault.within(&field.name))?;
+        }
+        for (column, field) in self.rows.fields.iter_mut().enumerate() {
+            if field.column.len() > row {
+                continue;
+            }
+            if key.contains(&column) {
+                return Err(RowFault::new("is missing").within(&field.name));
+            }
+            field.column.push_null();
+        }
+        self.rows.end();
+        Ok(())
+    }
+
+    /// Where the values of the key are in a row.
+    fn key_members(
+        &mut self,
+        scanner: Scanner<'_>,
+        at: usize,
+    ) -> Result<Vec<(usize, Range<usize>)>, RowFault> {
+        let key = self.key.as_deref().unwrap_or_default();
+        let by_name = &self.shape.by_name;
+        let wanted = |name: &[u8]| {
+            let column = by_name.get(name).copied();
+            column.filter(|column| key.contains(column))
+        };
+        let mut found = Vec::with_capacity(key.len());
+        each_member(scanner, at, &mut self.scratch, wanted, |column, value| {
+            found.push((column, value));
+        })?;
+        Ok(found)
+    }
+
+    /// Whether the row before had another key, as far as it tells. Both were written by one
+    /// program, so the same values are the same texts.
+    fn has_other_key(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        before: &Range<usize>,
+        after: &Range<usize>,
+    ) -> Result<bool, RowFault> {
+        let after = self.key_members(scanner, after.start)?;
+        let before = self.key_members(scanner, before.start)?;
+        let differs = |(column, value): &(usize, Range<usize>)| {
+            let same = after.iter().find(|(other, _)| other == column);
+            same.is_none_or(|(_, other)| data[other.clone()] != data[value.clone()])
+        };
+        let is_whole = Some(before.len()) == self.key.as_ref().map(Vec::len);
+        Ok(is_whole && before.iter().any(differs))
+    }
+
+    fn note(&mut self, is_taken_back: bool, time_ms: i64) {
+        self.taken_back.push(is_taken_back);
+        self.times.push(time_ms);
+    }
+
+    /// Refuses a row with a value that the database has not told of.
+    fn check_available(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        row: &Range<usize>,
+    ) -> Result<(), RowFault> {
+        let is_in = |range: &Range<usize>| {
+            let bytes = &data[range.clone()];
+            let mut words = UNAVAILABLE.iter();
+            words.any(|word| memmem::find(bytes, word.as_bytes()).is_some())
+        };
+        if !is_in(row) {
+            return Ok(());
+        }
+        let by_name = &self.shape.by_name;
+        let wanted = |name: &[u8]| by_name.get(name).copied();
+        let mut missing = None;
+        each_member(
+            scanner,
+            row.start,
+            &mut self.scratch,
+            wanted,
+            |column, value| {
+                if is_in(&value) {
+                    missing = missing.or(Some(column));
+                }
+            },
+        )?;
+        match missing {
+            None => Ok(()),
+            Some(column) => Err(RowFault::new(
+                "is a large value that the change has left as it was, and that the database has \
+                 not told of (`__debezium_unavailable_value`); it tells with `ALTER TABLE … \
+                 REPLICA IDENTITY FULL`",
+            )
+            .within(&self.rows.fields[column].name)),
+        }
+    }
+
+    /// Refuses times that nobody meant in ms, where neither a schema nor the pipeline's file
+    /// says which unit they have.
+    fn check_times(&self) -> Result<(), RowFault> {
+        for field in &self.rows.fields {
+            if let ValuesBuilder::Timestamp(times) = &field.column.values
+                && times.format == TimestampFormat::Any
+                && let Some(&ms) = times.values.last()
+                && !timestamp::is_plausible(ms)
+            {
+                let what = format!(
+                    "expected a time in ms in the years 1 to 9999, found {ms} (`timestamp(us)`, \
+                     `timestamp(ns)` and `timestamp(days)` are other units)"
+                );
+                return Err(RowFault::new(what).within(&field.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes columns ready for rows of a schema; an empty one says nothing.
+    fn learn(&mut self, text: &[u8]) -> Result<(), RowFault> {
+        if text != self.known.text {
+            self.known.problem = self.expect(Some(text)).err();
+            self.known.text = text.to_vec();
+        }
+        match &self.known.problem {
+            Some(problem) => Err(RowFault::new(problem.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn expect(&mut self, text: Option<&[u8]>) -> Result<(), String> {
+        let schema: Json = match text.filter(|text| !text.is_empty()) {
+            Some(text) => serde_json::from_slice(text)
+                .map_err(|error| format!("its schema cannot be read: {error}"))?,
+            None => Json::Null,
+        };
+        let fields = row_fields(&schema);
+        let mut declared = self.timestamps.iter().cloned();
+        for field in &mut self.rows.fields {
+            let schema = field_schema(fields, &field.name);
+            prepare(&mut field.column, schema, &mut declared, self.decimals)
+                .map_err(|fault| fault.within(&field.name).to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Says that the rows since the last call come from this message. Returns how many rows
+    /// there are.
+    pub fn end_message(&mut self, message: u32) -> usize {
+        self.parents.resize(self.rows.rows(), message);
+        self.parents.len()
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows.truncate(rows);
+        self.taken_back.truncate(rows);
+        self.times.truncate(rows);
+    }
+
+    pub fn take_cut_times(&mut self) -> Option<CutTimes> {
+        self.rows.take_cut_times()
+    }
+
+    pub fn take(&mut self) -> Vec<ArrayRef> {
+        self.rows.take()
+    }
+
+    pub fn take_changes(&mut self) -> DecodedChanges {
+        DecodedChanges {
+            parents: std::mem::take(&mut self.parents),
+            taken_back: BooleanBuffer::from(std::mem::take(&mut self.taken_back)),
+            times: std::mem::take(&mut self.times).into(),
+        }
+    }
+}
+
+impl Change {
+    fn read(
+        scanner: Scanner<'_>,
+        data: &[u8],
+        start: usize,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Self, RowFault> {
+        const NAMES: [&str; 7] = [
+            "op", "before", "after", "source", "ts_ms", "schema", "payload",
+        ];
+        let at = scanner.skip_space(start);
+        let (mut parts, behind) = members(scanner, data, at, NAMES, scratch)?;
+        scanner.finish(behind)?;
+        let (schema, payload) = (parts[5].take(), parts[6].take());
+        if let ([None, ..], Some(payload)) = (&parts, payload) {
+            (parts, _) = members(scanner, data, payload.start, NAMES, scratch)
+                .map_err(|fault| fault.within("payload"))?;
+        }
+        let [operation, before, after, source, told_ms, ..] = parts;
+        let operation = operation.ok_or_else(|| {
+            RowFault::new(
+                "expected a change as Debezium tells it, found a record without `op` (rows that \
+                 `ExtractNewRecordState` has unpacked are read by `format = \"json\"`)",
+            )
+        })?;
+        let committed_ms = match source {
+            Some(source) => {
+                let found = members(scanner, data, source.start, ["ts_ms"], scratch);
+                let ([committed_ms], _) = found.map_err(|fault| fault.within("source"))?;
+                committed_ms
+            }
+            None => None,
+        };
+        let time = committed_ms.or(told_ms).ok_or_else(|| {
+            RowFault::new("has neither `source.ts_ms` nor `ts_ms`, the time of the change")
+        })?;
+        let time_ms = scanner.integer(time.start).map(|(_, time_ms)| time_ms);
+        let time_ms = time_ms.filter(|&time_ms| timestamp::is_plausible(time_ms));
+        Ok(Change {
+            schema,
+            before,
+            after,
+            operation,
+            time_ms: time_ms
+                .ok_or_else(|| scanner.not_a(time.start, "a time in ms").within("ts_ms"))?,
+        })
+    }
+}
+
+impl Parser<'_, '_> {
+    /// Reads a decimal that has its scale beside it: `{"scale":2,"value":"MDk="}`.
+    pub(super) fn scaled_decimal(
+        &mut self,
+        at: usize,
+        digits: DecimalDigits,
+    ) -> Result<(usize, Result<i128, NotDecimal>), RowFault> {
+        let mut parts = [None, None];
+        let wanted = |name: &[u8]| [&b"scale"[..], b"value"].iter().position(|it| *it == name);
+        let behind = each_member(self.scanner, at, self.scratch, wanted, |part, value| {
+            parts[part] = Some(value);
+        })?;
+        let [scale, value] = parts.map(|part: Option<Range<usize>>| part.map(|part| part.start));
+        let scale = scale.and_then(|at| self.scanner.integer(at));
+        let value = value.filter(|at| self.scanner.peek(*at) == Some(b'"'));
+        let (Some((_, scale)), Some(value)) = (scale, value) else {
+            return Ok((behind, Err(NotDecimal::Text)));
+        };
+        let (_, text) = self.scanner.text(value, self.scratch)?;
+        Ok((behind, digits.read_unscaled(text, scale)))
+    }
+}
+
+impl DecimalDigits {
+    /// Reads a decimal that is a text, as the format or its schema says.
+    pub(super) fn read_text(self, text: &[u8]) -> Result<i128, NotDecimal> {
+        match self.unscaled {
+            None => self.parse(text),
+            Some(scale) => self.read_unscaled(text, scale),
+        }
+    }
+
+    /// Reads the base64 of a whole number, which has so many digits behind its point.
+    fn read_unscaled(self, text: &[u8], scale: i64) -> Result<i128, NotDecimal> {
+        let bytes = BASE64_STANDARD.decode(text);
+        let bytes = bytes.map_err(|_| NotDecimal::Unscaled)?;
+        decimal::from_unscaled(&bytes, scale, self.precision, self.scale)
+    }
+}
+
+/// Makes a column ready for values of a schema, or of none. `declared` yields the formats of
+/// the timestamps, depth first.
+fn prepare(
+    column: &mut ColumnBuilder,
+    schema: Option<&Json>,
+    declared: &mut impl Iterator<Item = TimestampFormat>,
+    decimals: TextDecimals,
+) -> Result<(), RowFault> {
+    let text = |key| schema.and_then(|schema| schema.get(key)?.as_str());
+    let name = text("name").unwrap_or_default();
+    match &mut column.values {
+        ValuesBuilder::Timestamp(times) => {
+            let own = declared.next().unwrap_or_default();
+            times.format = match name {
+                "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" => {
+                    TimestampFormat::Days
+                }
+                "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => {
+                    TimestampFormat::Number(TimeUnit::Milliseconds)
+                }
+                "io.debezium.time.MicroTimestamp" => {
+                    TimestampFormat::Number(TimeUnit::Microseconds)
+                }
+                "io.debezium.time.NanoTimestamp" => TimestampFormat::Number(TimeUnit::Nanoseconds),
+                "io.debezium.time.ZonedTimestamp" => TimestampFormat::Rfc3339,
+                "io.debezium.time.Time"
+                | "io.debezium.time.MicroTime"
+                | "io.debezium.time.NanoTime"
+                | "io.debezium.time.ZonedTime"
+                | "org.apache.kafka.connect.data.Time" => {
+                    return Err(RowFault::new(
+                        "is a time of day, which is no `timestamp`: read it as `int64`, or a \
+                         `ZonedTime` as `utf8`",
+                    ));
+                }
+                _ => own,
+            };
+        }
+        ValuesBuilder::Decimal(_, digits) => {
+            let own = Some(i64::from(digits.scale));
+            digits.unscaled =
+                match (schema, name) {
+                    (None, _) => own.filter(|_| decimals == TextDecimals::Precise),
+                    (Some(schema), DECIMAL) => {
+                        let scale = schema.pointer("/parameters/scale").and_then(Json::as_str);
+                        let scale = scale.and_then(|scale| scale.parse().ok());
+                        Some(scale.ok_or_else(|| {
+                            RowFault::new("is a decimal whose schema has no `scale`")
+                        })?)
+                    }
+                    (Some(_), VARIABLE_DECIMAL) => own,
+                    (Some(_), _) => None,
+                };
+        }
+        ValuesBuilder::List(list) => {
+            let items = schema.and_then(|schema| schema.get("items"));
+            prepare(&mut list.element, items, declared, decimals)?;
+        }
+        ValuesBuilder::Record(record) => {
+            let fields = schema.and_then(|schema| schema.get("fields"));
+            for field in &mut record.fields {
+                let schema = field_schema(fields, &field.name);
+                prepare(&mut field.column, schema, declared, decimals)
+                    .map_err(|fault| fault.within(&field.name))?;
+            }
+        }
+        _ if matches!(name, DECIMAL | VARIABLE_DECIMAL) => {
+            return Err(RowFault::new(
+                "is a decimal: give the field a type such as `decimal(18,2)`, or the connector \
+                 `decimal.handling.mode` \"string\" or \"double\"",
+            ));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
+const VARIABLE_DECIMAL: &str = "io.debezium.data.VariableScaleDecimal";
+
+/// The fields of the rows that a schema is about: those of `after`, or, of a key, its own.
+fn row_fields(schema: &Json) -> Option<&Json> {
+    let fields = schema.get("fields");
+    let of_row = ["after", "before"]
+        .iter()
+        .find_map(|part| field_schema(fields, part));
+    of_row.map_or(fields, |row| row.get("fields"))
+}
+
+/// What a schema says of a field.
+fn field_schema<'s>(fields: Option<&'s Json>, name: &str) -> Option<&'s Json> {
+    let mut fields = fields?.as_array()?.iter();
+    fields.find(|field| field.get("field").and_then(Json::as_str) == Some(name))
+}
+
+/// Where the values of some members of a record are.
+type Members<const N: usize> = [Option<Range<usize>>; N];
+
+/// The values of these members of a record, but nulls, and the place behind it.
+fn members<const N: usize>(
+    scanner: Scanner<'_>,
+    data: &[u8],
+    at: usize,
+    names: [&str; N],
+    scratch: &mut Vec<u8>,
+) -> Result<(Members<N>, usize), RowFault> {
+    let mut found = [const { None }; N];
+    let mut twice = None;
+    let wanted = |name: &[u8]| names.iter().position(|known| known.as_bytes() == name);
+    let behind = each_member(scanner, at, scratch, wanted, |part, value| {
+        if found[part].replace(value).is_some() {
+            twice = Some(part);
+        }
+    })?;
+    if let Some(part) = twice {
+        return Err(RowFault::new("is given twice").within(names[part]));
+    }
+    // Of the values that JSON has, only null begins so.
+    let is_value = |value: &Range<usize>| data[value.start] != b'n';
+    Ok((found.map(|value| value.filter(is_value)), behind))
+}
+
+/// Hands over where the values of a record's members are that are wanted. Returns the place
+/// behind the record.
+fn each_member(
+    scanner: Scanner<'_>,
+    at: usize,
+    scratch: &mut Vec<u8>,
+    wanted: impl Fn(&[u8]) -> Option<usize>,
+    mut found: impl FnMut(usize, Range<usize>),
+) -> Result<usize, RowFault> {
+    let Some(mut at) = scanner.take(at, b'{') else {
+        return Err(scanner.unexpected(at, "a record"));
+    };
+    if scanner.peek(at) == Some(b'}') {
+        return Ok(at + 1);
+    }
+    loop {
+        let (value, name) = scanner.other_key(at, scratch)?;
+        let wanted = wanted(name);
+        let behind = scanner.skip_value(value, scratch)?;
+        if let Some(wanted) = wanted {
+            found(wanted, value..behind);
+        }
+        match scanner.next_item(behind, b'}')? {
+            (next, true) => at = next,
+            (behind, false) => return Ok(behind),
+        }
+    }
+}
+
+#[cold]
+fn lacks(part: &str) -> RowFault {
+    RowFault::new(format!("has no `{part}`, which such a change needs"))
+}
+
+#[cold]
+fn lacks_before() -> RowFault {
+    RowFault::new(
+        "has no `before`, the row that is gone: have the database tell it (in PostgreSQL `ALTER \
+         TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`",
+    )
+}
+
+#[cfg(test)]
+mod tests;
