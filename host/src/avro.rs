@@ -9,6 +9,8 @@ use apache_avro::schema::{InnerDecimalSchema, UuidSchema};
 pub use apache_avro::schema::{RecordSchema, Schema as AvroType};
 use serde_json::Value as Json;
 
+use crate::varint;
+
 /// The defaults of a record's fields may be records with defaults.
 const DEFAULT_DEPTH_MAX: usize = 64;
 
@@ -324,12 +326,7 @@ pub fn type_name(schema: &AvroType) -> String {
 
 /// Writes an int or a long.
 pub fn write_long(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
+    varint::write(out, varint::zigzag(value));
 }
 
 /// Writes a string, or bytes.

@@ -11,6 +11,10 @@ mod csv;
 mod fault;
 /// Decodes JSON.
 mod json;
+/// Decodes Protobuf.
+mod protobuf;
+/// Adds values to columns.
+mod push;
 /// Decodes rows that are a single value.
 mod raw;
 /// Rows that say which schema of a registry they have.
@@ -23,7 +27,7 @@ use arrow_buffer::{BooleanBuffer, ScalarBuffer};
 
 pub(crate) use self::csv::{quoted_length, quoted_length_from};
 use self::fault::RowFault;
-pub use self::registered::{AVRO, RegisteredSchema};
+pub use self::registered::{AVRO, PROTOBUF, RegisteredSchema};
 use crate::format::{Format, MessageFormat, RowFormat};
 use crate::schema::Schema;
 use crate::timestamp::CutTimes;
@@ -63,6 +67,10 @@ pub(crate) fn check_columns(rows: &RowFormat, schema: &Schema) -> Result<(), Str
             Some(schema) => avro::check(schema, &fields),
             None => Ok(()),
         },
+        Format::Message(MessageFormat::Protobuf(protobuf)) => match &protobuf.schema {
+            Some(schema) => protobuf::check(schema, &fields),
+            None => Ok(()),
+        },
         Format::Json | Format::Csv(_) | Format::Raw | Format::Syslog(_) | Format::Debezium(_) => {
             Ok(())
         }
@@ -79,6 +87,7 @@ enum FormatRows {
     Syslog(syslog::SyslogRows),
     Debezium(Box<json::DebeziumRows>),
     Avro(avro::AvroRows),
+    Protobuf(protobuf::ProtobufRows),
 }
 
 /// The good rows of a block as columns, and the bad ones.
@@ -137,6 +146,9 @@ impl Decoder {
             Format::Message(MessageFormat::Avro(avro)) => {
                 FormatRows::Avro(avro::AvroRows::new(avro, schema, timestamps))
             }
+            Format::Message(MessageFormat::Protobuf(protobuf)) => {
+                FormatRows::Protobuf(protobuf::ProtobufRows::new(protobuf, schema, timestamps))
+            }
         })
     }
 
@@ -148,7 +160,7 @@ impl Decoder {
             | FormatRows::Raw(_)
             | FormatRows::Syslog(_)
             | FormatRows::Debezium(_) => true,
-            FormatRows::Avro(_) => false,
+            FormatRows::Avro(_) | FormatRows::Protobuf(_) => false,
         }
     }
 
@@ -161,6 +173,7 @@ impl Decoder {
             | FormatRows::Syslog(_)
             | FormatRows::Debezium(_) => None,
             FormatRows::Avro(avro) => avro.lacks(row),
+            FormatRows::Protobuf(protobuf) => protobuf.lacks(row),
         }
     }
 
@@ -173,6 +186,7 @@ impl Decoder {
             | FormatRows::Syslog(_)
             | FormatRows::Debezium(_) => {}
             FormatRows::Avro(avro) => avro.learn(id, schema),
+            FormatRows::Protobuf(protobuf) => protobuf.learn(id, schema),
         }
     }
 
@@ -184,7 +198,8 @@ impl Decoder {
             | FormatRows::Raw(_)
             | FormatRows::Syslog(_)
             | FormatRows::Debezium(_)
-            | FormatRows::Avro(_) => Ok(Header::default()),
+            | FormatRows::Avro(_)
+            | FormatRows::Protobuf(_) => Ok(Header::default()),
             FormatRows::Csv(csv) => csv.read_header(line),
         }
     }
@@ -263,6 +278,7 @@ impl FormatRows {
             FormatRows::Syslog(syslog) => syslog.push(&data[start..end]),
             FormatRows::Debezium(changes) => changes.push(data, start, end),
             FormatRows::Avro(avro) => avro.push(&data[start..end]),
+            FormatRows::Protobuf(protobuf) => protobuf.push(&data[start..end]),
         }
     }
 
@@ -282,7 +298,7 @@ impl FormatRows {
             | FormatRows::Syslog(_)
             | FormatRows::Debezium(_) => false,
             FormatRows::Raw(raw) => raw.is_bytes(),
-            FormatRows::Avro(_) => true,
+            FormatRows::Avro(_) | FormatRows::Protobuf(_) => true,
         }
     }
 
@@ -296,6 +312,7 @@ impl FormatRows {
             FormatRows::Syslog(syslog) => syslog.truncate(rows),
             FormatRows::Debezium(changes) => changes.truncate(rows),
             FormatRows::Avro(avro) => avro.truncate(rows),
+            FormatRows::Protobuf(protobuf) => protobuf.truncate(rows),
         }
     }
 
@@ -309,6 +326,7 @@ impl FormatRows {
             FormatRows::Syslog(syslog) => syslog.take_cut_times(),
             FormatRows::Debezium(changes) => changes.take_cut_times(),
             FormatRows::Avro(avro) => avro.take_cut_times(),
+            FormatRows::Protobuf(protobuf) => protobuf.take_cut_times(),
         }
     }
 
@@ -320,6 +338,7 @@ impl FormatRows {
             FormatRows::Syslog(syslog) => syslog.take(),
             FormatRows::Debezium(changes) => changes.take(),
             FormatRows::Avro(avro) => avro.take(),
+            FormatRows::Protobuf(protobuf) => protobuf.take(),
         }
     }
 }
@@ -335,5 +354,7 @@ fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod in_tests;
 #[cfg(test)]
 mod tests;

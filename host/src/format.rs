@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::avro::AvroSchema;
+use crate::protobuf::ProtoSchema;
 use crate::schema::Schema;
 use crate::timestamp::{PatternProblem, TimePattern, TimestampFormat};
 
@@ -23,6 +24,7 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageFormat {
     Avro(AvroFormat),
+    Protobuf(ProtobufFormat),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,16 @@ pub enum TextDecimals {
     String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtobufFormat {
+    /// What rows are read and written as.
+    pub schema: Option<ProtoSchema>,
+    /// The name of the message, where only the registry has the schema.
+    pub message: Option<String>,
+    /// Whether rows begin with the number that their schema has in a registry.
+    pub is_registered: bool,
+}
+
 impl Format {
     /// What its rows are, if they are changes of a table.
     pub fn changes(&self) -> Option<&TableChanges> {
@@ -78,7 +90,17 @@ impl Format {
             Format::Raw => "raw",
             Format::Syslog(_) => "syslog",
             Format::Debezium(_) => "debezium-json",
-            Format::Message(MessageFormat::Avro(_)) => "avro",
+            Format::Message(message) => message.name(),
+        }
+    }
+}
+
+impl MessageFormat {
+    /// As in the config.
+    pub fn name(&self) -> &'static str {
+        match self {
+            MessageFormat::Avro(_) => "avro",
+            MessageFormat::Protobuf(_) => "protobuf",
         }
     }
 }

@@ -60,6 +60,10 @@ pub mod batch;
 pub mod element;
 // Schemas of Avro.
 pub mod avro;
+// Schemas of Protobuf.
+pub mod protobuf;
+// Numbers of as many bytes as they need.
+pub mod varint;
 // The formats of rows in a stream of bytes.
 pub mod format;
 // Systems that rows come from and go to, a folder each.

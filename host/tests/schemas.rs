@@ -55,6 +55,11 @@ tests![
     only_schemas_that_are_there_are_written_where_none_may_be_added,
     mistakes_are_found_before_anything_runs,
     nothing_is_lost_or_doubled_by_kills,
+    rows_of_protobuf_come_back_as_they_were,
+    messages_of_protobuf_may_have_several_schemas,
+    messages_of_protobuf_need_no_registry,
+    a_registered_schema_of_protobuf_is_found_again,
+    mistakes_of_protobuf_are_found_before_anything_runs,
 ];
 
 fn topic(broker: &Broker, name: &str) -> String {
@@ -93,8 +98,12 @@ fn framed(id: u32, row: &str) -> Vec<u8> {
     [&[0][..], &id.to_be_bytes(), &bytes(row)].concat()
 }
 
-/// The end of a topic is read: its rows, and the dead letters.
+/// A topic of Avro is read to its end: its rows, and the dead letters.
 fn read(broker: &Broker, topic: &str, more: &str) -> (Vec<Value>, Vec<Value>) {
+    read_as("avro", broker, topic, more)
+}
+
+fn read_as(format: &str, broker: &Broker, topic: &str, more: &str) -> (Vec<Value>, Vec<Value>) {
     let folder = TempDir::new().expect("a folder");
     let letters = folder.path().join("letters.jsonl");
     let text = format!(
@@ -107,7 +116,7 @@ fn read(broker: &Broker, topic: &str, more: &str) -> (Vec<Value>, Vec<Value>) {
         topic = "{topic}"
         until = "end"
         on_error = "dead_letter"
-        format = "avro"
+        format = "{format}"
         {more}
         [sinks.out]
         type = "blackhole"
@@ -126,8 +135,19 @@ fn read(broker: &Broker, topic: &str, more: &str) -> (Vec<Value>, Vec<Value>) {
     )
 }
 
-/// Writes rows of JSON to a topic; the error is that of the run.
+/// Writes rows of JSON to a topic as Avro; the error is that of the run.
 fn written(
+    broker: &Broker,
+    topic: &str,
+    fields: &str,
+    rows: &str,
+    more: &str,
+) -> Result<(), String> {
+    written_as("avro", broker, topic, fields, rows, more)
+}
+
+fn written_as(
+    format: &str,
     broker: &Broker,
     topic: &str,
     fields: &str,
@@ -148,7 +168,7 @@ fn written(
         brokers = "{}"
         topic = "{topic}"
         input = "in"
-        format = "avro"
+        format = "{format}"
         {more}
         "#,
         broker.address
@@ -187,6 +207,20 @@ const ROWS: &str = r#"{"bool":true,"int8":127,"int16":32767,"int32":2147483647,"
 {}
 "#;
 
+/// Rows of JSON, as a pipeline reads them.
+fn as_they_are(fields: &str, rows: &str) -> Vec<Value> {
+    let folder = TempDir::new().expect("a folder");
+    fs::write(folder.path().join("in.jsonl"), rows).expect("a file");
+    let text = format!(
+        "name = \"plain\"\n[sources.in]\ntype = \"file\"\npath = \"in.jsonl\"\n{fields}\n\
+         [sinks.out]\ntype = \"blackhole\"\ninput = \"in\"\n"
+    );
+    let mut plan = plan_of(&text, folder.path());
+    let read = to_memory(&mut plan, "out");
+    run(plan).unwrap_or_else(|error| panic!("{error}"));
+    rows_of(&read)
+}
+
 fn rows_of_every_type_come_back_as_they_were() -> Outcome {
     let (broker, registry) = (broker()?, registry()?);
     let topic = topic(broker, "every-type");
@@ -200,17 +234,8 @@ fn rows_of_every_type_come_back_as_they_were() -> Outcome {
     );
     let (rows, letters) = read(broker, &topic, &format!("{keys}\n{EVERY_TYPE}"));
     assert_eq!(letters, Vec::<Value>::new());
-    let folder = TempDir::new().expect("a folder");
-    fs::write(folder.path().join("in.jsonl"), ROWS).expect("a file");
-    let text = format!(
-        "name = \"plain\"\n[sources.in]\ntype = \"file\"\npath = \"in.jsonl\"\n{EVERY_TYPE}\n\
-         [sinks.out]\ntype = \"blackhole\"\ninput = \"in\"\n"
-    );
-    let mut plan = plan_of(&text, folder.path());
-    let expected = to_memory(&mut plan, "out");
-    run(plan).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(rows.len(), 3);
-    assert_eq!(rows, rows_of(&expected));
+    assert_eq!(rows, as_they_are(EVERY_TYPE, ROWS));
     // A second run finds the schema that is there.
     written(broker, &topic, EVERY_TYPE, "{}", &keys).expect("they fit");
     let versions = registry.ask(&format!("subjects/{topic}-value/versions"), None);
@@ -512,33 +537,36 @@ fn only_schemas_that_are_there_are_written_where_none_may_be_added() -> Outcome 
     Ok(())
 }
 
+/// The messages and helps of a pipeline with this source and sink of Kafka.
+fn mistakes_of(folder: &TempDir, source: &str, sink: &str) -> String {
+    let text = format!(
+        "name = \"p\"\n[sources.in]\ntype = \"kafka\"\nbrokers = \"127.0.0.1:1\"\n\
+         topic = \"t\"\n{source}\n[sinks.out]\ntype = \"kafka\"\ninput = \"in\"\n\
+         brokers = \"127.0.0.1:1\"\ntopic = \"t\"\n{sink}\n"
+    );
+    let file = folder.path().join("pipeline.toml");
+    let config = Config::parse(&file.to_string_lossy(), &text);
+    let planned = config.and_then(|config| {
+        sluicebox::planner::build(&config, folder.path(), &*common::LOADER).map(drop)
+    });
+    let error = planned.err().map(|error| error.to_string());
+    let error = error.unwrap_or_default();
+    let error = error.replace(&*folder.path().to_string_lossy(), "FOLDER");
+    // Messages and helps, without the lines that they quote.
+    let lines = error
+        .lines()
+        .filter(|line| line.starts_with("  x ") || line.contains("help:"));
+    lines
+        .map(|line| format!("{}\n", line.trim()))
+        .collect::<String>()
+        + "\n"
+}
+
 fn mistakes_are_found_before_anything_runs() -> Outcome {
     let folder = TempDir::new().expect("a folder");
     fs::write(folder.path().join("id.avsc"), ID).expect("a file");
     fs::write(folder.path().join("bad.avsc"), "{").expect("a file");
-    let mistakes = |source: &str, sink: &str| {
-        let text = format!(
-            "name = \"p\"\n[sources.in]\ntype = \"kafka\"\nbrokers = \"127.0.0.1:1\"\n\
-             topic = \"t\"\n{source}\n[sinks.out]\ntype = \"kafka\"\ninput = \"in\"\n\
-             brokers = \"127.0.0.1:1\"\ntopic = \"t\"\n{sink}\n"
-        );
-        let file = folder.path().join("pipeline.toml");
-        let config = Config::parse(&file.to_string_lossy(), &text);
-        let planned = config.and_then(|config| {
-            sluicebox::planner::build(&config, folder.path(), &*common::LOADER).map(drop)
-        });
-        let error = planned.err().map(|error| error.to_string());
-        let error = error.unwrap_or_default();
-        let error = error.replace(&*folder.path().to_string_lossy(), "FOLDER");
-        // Messages and helps, without the lines that they quote.
-        let lines = error
-            .lines()
-            .filter(|line| line.starts_with("  x ") || line.contains("help:"));
-        lines
-            .map(|line| format!("{}\n", line.trim()))
-            .collect::<String>()
-            + "\n"
-    };
+    let mistakes = |source: &str, sink: &str| mistakes_of(&folder, source, sink);
     let id = "fields = { id = \"int64\" }";
     let shown = [
         mistakes(&format!("format = \"avro\"\n{id}"), ""),
@@ -615,6 +643,254 @@ fn mistakes_are_found_before_anything_runs() -> Outcome {
 
     "#]]
     .assert_eq(&shown.concat());
+    Ok(())
+}
+
+/// What Protobuf has null for, too.
+const TYPES_OF_PROTOBUF: &str = r#"
+    [sources.in.fields]
+    bool = "bool?"
+    int8 = "int8?"
+    int16 = "int16"
+    int32 = "int32?"
+    int64 = "int64"
+    uint8 = "uint8"
+    uint16 = "uint16?"
+    uint32 = "uint32"
+    uint64 = "uint64?"
+    float32 = "float32"
+    float64 = "float64?"
+    utf8 = "utf8"
+    bytes = "bytes?"
+    decimal = "decimal(38,10)?"
+    timestamp = "timestamp?"
+    at = "timestamp"
+    symbol = "red|green?"
+    list = "list<int64>"
+    "record?" = { text = "utf8", n = "int8?" }
+    records = [{ at = "timestamp", lines = [{ sku = "utf8" }] }]
+"#;
+
+const ROWS_OF_PROTOBUF: &str = r#"{"bool":true,"int8":127,"int16":32767,"int32":2147483647,"int64":9223372036854775807,"uint8":255,"uint16":65535,"uint32":4294967295,"uint64":18446744073709551615,"float32":1.5,"float64":1.7976931348623157e308,"utf8":"\u0000żółw 🐢","bytes":"AP8=","decimal":"9999999999999999999999999999.9999999999","timestamp":"9999-12-31T23:59:59.999Z","at":"0001-01-01T00:00:00Z","symbol":"green","list":[1,-1],"record":{"text":"x","n":-128},"records":[{"at":"2024-02-29T00:00:00Z","lines":[{"sku":"a"},{"sku":""}]}]}
+{"bool":false,"int8":0,"int16":-32768,"int32":0,"int64":-9223372036854775808,"uint8":0,"uint16":0,"uint32":0,"uint64":0,"float32":-0.5,"float64":0,"utf8":"","bytes":"","decimal":"0","timestamp":0,"at":-1,"list":[],"record":{"text":"","n":null},"records":[]}
+{"int16":0,"int64":0,"uint8":0,"uint32":0,"float32":0,"utf8":"","at":0,"list":[0],"records":[]}
+"#;
+
+fn rows_of_protobuf_come_back_as_they_were() -> Outcome {
+    let (broker, registry) = (broker()?, registry()?);
+    let topic = topic(broker, "types-of-protobuf");
+    let keys = format!("registry = \"{}\"", registry.address());
+    let write = |rows| written_as("protobuf", broker, &topic, TYPES_OF_PROTOBUF, rows, &keys);
+    write(ROWS_OF_PROTOBUF).expect("they fit");
+    let schema = registry.ask(&format!("subjects/{topic}-value/versions/1"), None);
+    let text = schema["schema"].as_str().unwrap_or_default();
+    assert!(text.contains("google.protobuf.Timestamp"), "{schema}");
+    assert_eq!(schema["schemaType"], "PROTOBUF");
+    let keys = format!("{keys}\n{TYPES_OF_PROTOBUF}");
+    let (rows, letters) = read_as("protobuf", broker, &topic, &keys);
+    assert_eq!(letters, Vec::<Value>::new());
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows, as_they_are(TYPES_OF_PROTOBUF, ROWS_OF_PROTOBUF));
+    // A second run finds the schema that is there.
+    write("").expect("nothing");
+    let last = ROWS_OF_PROTOBUF.lines().last().unwrap_or_default();
+    write(last).expect("it fits");
+    let versions = registry.ask(&format!("subjects/{topic}-value/versions"), None);
+    assert_eq!(versions, serde_json::json!([1]));
+    Ok(())
+}
+
+fn messages_of_protobuf_may_have_several_schemas() -> Outcome {
+    let (broker, registry) = (broker()?, registry()?);
+    let topic = topic(broker, "several-of-protobuf");
+    let add = |subject: &str, text: &str, references: &[(&str, &str, i64)]| {
+        registry.add_of("PROTOBUF", &format!("{topic}-{subject}"), text, references)
+    };
+    let money = "syntax = \"proto3\"; package shop; message Money { int64 cents = 1; }";
+    add("shop/money.proto", money, &[]);
+    let line = "syntax = \"proto3\"; package shop; import \"shop/money.proto\"; \
+                message Line { string sku = 1; Money price = 2; }";
+    let money = ("shop/money.proto", &*format!("{topic}-shop/money.proto"), 1);
+    add("shop/line.proto", line, &[money]);
+    let order = "syntax = \"proto3\"; package shop; import \"shop/line.proto\"; \
+                 import \"google/protobuf/timestamp.proto\"; \
+                 message Other { string id = 1; } \
+                 message Order { int64 id = 1; Line line = 2; google.protobuf.Timestamp at = 3; }";
+    let line = ("shop/line.proto", &*format!("{topic}-shop/line.proto"), 1);
+    let first = add("one", order, &[line]);
+    let order =
+        "syntax = \"proto3\"; package shop; message Order { string id = 7; int64 number = 1; }";
+    let second = add("two", order, &[]);
+    let other = registry.add(&format!("{topic}-avro"), ID, &[]);
+    let rows = [
+        framed(first, "0202 0807 1207 0a0178 1202080a 1a00"),
+        framed(first, "00 0a0178"),
+        framed(second, "00 3a0139"),
+        framed(second, "0200 3a0178"),
+        framed(second, "0206 0801"),
+        framed(first, "0202 08"),
+        framed(other, "02"),
+    ];
+    write(broker, &topic, &rows);
+    let keys = format!(
+        r#"registry = "{}"
+        message = "shop.Order"
+        [sources.in.fields]
+        id = "int64"
+        "at?" = "timestamp"
+        "line?" = {{ sku = "utf8", "price?" = {{ cents = "int64" }} }}"#,
+        registry.address()
+    );
+    let (rows, letters) = read_as("protobuf", broker, &topic, &keys);
+    let shown: Vec<String> = rows.iter().map(Value::to_string).collect();
+    expect![[""]].assert_eq(&shown.join("\n"));
+    let error = |letter: &Value| {
+        let error = letter["error"].as_str().unwrap_or_default().to_owned();
+        let error = error.replace(&format!("schema {first} "), "schema FIRST ");
+        let error = error.replace(&format!("schema {second} "), "schema SECOND ");
+        error.replace(&format!("schema {other} "), "schema OTHER ")
+    };
+    let letters: Vec<String> = letters.iter().map(error).collect();
+    expect![[""]].assert_eq(&letters.join("\n"));
+    Ok(())
+}
+
+const ORDER: &str = r#"
+    syntax = "proto3";
+    package shop;
+    import "shop/money.proto";
+    message Order { int64 id = 1; Money price = 2; }
+    message Refund { int64 id = 1; }
+"#;
+const MONEY: &str = r#"
+    syntax = "proto3";
+    package shop;
+    message Money { int64 cents = 1; }
+"#;
+
+fn messages_of_protobuf_need_no_registry() -> Outcome {
+    let broker = broker()?;
+    let topic = topic(broker, "plain-protobuf");
+    let folder = TempDir::new().expect("a folder");
+    let shop = folder.path().join("shop");
+    fs::create_dir(&shop).expect("a folder");
+    fs::write(shop.join("money.proto"), MONEY).expect("a file");
+    let order = ORDER.replace("shop/money.proto", "money.proto");
+    fs::write(shop.join("order.proto"), order).expect("a file");
+    let schema = shop.join("order.proto");
+    let schema = format!(
+        "schema = \"{}\"\nmessage = \"shop.Order\"",
+        schema.display()
+    );
+    let fields = "[sources.in.fields]\nid = \"int64\"\n\"price?\" = { cents = \"int32\" }";
+    let rows = "{\"id\":-1,\"price\":{\"cents\":5}}\n{\"id\":0}\n";
+    written_as("protobuf", broker, &topic, fields, rows, &schema).expect("they fit");
+    write(
+        broker,
+        &topic,
+        &[bytes("0804"), bytes("08"), bytes("120608 8080808008")],
+    );
+    let (rows, letters) = read_as("protobuf", broker, &topic, &format!("{schema}\n{fields}"));
+    let shown: Vec<String> = rows.iter().map(Value::to_string).collect();
+    expect![[""]].assert_eq(&shown.join("\n"));
+    let error = |letter: &Value| letter["error"].as_str().unwrap_or_default().to_owned();
+    let letters: Vec<String> = letters.iter().map(error).collect();
+    expect![[""]].assert_eq(&letters.join("\n"));
+    Ok(())
+}
+
+fn a_registered_schema_of_protobuf_is_found_again() -> Outcome {
+    let (broker, registry) = (broker()?, registry()?);
+    let topic = topic(broker, "kept-protobuf");
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("order.proto");
+    let text = "syntax = \"proto3\"; package shop; message Other { string id = 1; } \
+                message Order { message Line { optional int64 id = 1; } Line line = 1; }";
+    fs::write(&file, text).expect("a file");
+    let keys = format!(
+        "schema = \"{}\"\nmessage = \"shop.Order.Line\"\n\
+         registry = {{ address = \"{}\", register = false }}",
+        file.display(),
+        registry.address()
+    );
+    let fields = "fields = { id = \"int64?\" }";
+    let write = || written_as("protobuf", broker, &topic, fields, "{\"id\":1}\n{}", &keys);
+    let error = write().expect_err("not there");
+    assert!(
+        error.contains("register it, or write `register = true`"),
+        "{error}"
+    );
+    // The same, written differently.
+    let other = text.replace("message Other", "// A comment.\n message Other");
+    let subject = format!("{topic}-value");
+    registry.add_of("PROTOBUF", &subject, &other.replace("= 1", "= 2"), &[]);
+    write().expect_err("it is another");
+    registry.add_of("PROTOBUF", &subject, &other, &[]);
+    write().expect("it is there");
+    let keys = format!("registry = \"{}\"\n{fields}", registry.address());
+    let (rows, letters) = read_as("protobuf", broker, &topic, &keys);
+    let shown: Vec<String> = rows.iter().map(Value::to_string).collect();
+    assert_eq!(shown, [r#"{"id":1}"#, r#"{"id":null}"#], "{letters:?}");
+    Ok(())
+}
+
+fn mistakes_of_protobuf_are_found_before_anything_runs() -> Outcome {
+    let folder = TempDir::new().expect("a folder");
+    let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
+    file("lost.proto", ORDER);
+    file(
+        "two.proto",
+        &ORDER
+            .replace("import", "// import")
+            .replace("Money", "Refund"),
+    );
+    file(
+        "bad.proto",
+        "syntax = \"proto3\";\nmessage A {\n  B b = 1;\n}\n",
+    );
+    file("worse.proto", "message {");
+    file(
+        "new.proto",
+        "edition = \"2023\";\nmessage A { int64 id = 1; }",
+    );
+    file(
+        "id.proto",
+        "syntax = \"proto3\"; message Id { int64 id = 1; }",
+    );
+    file("set.pb", "nothing");
+    let source = |keys: &str| {
+        let keys = format!("format = \"protobuf\"\n{keys}\nfields = {{ id = \"int64\" }}");
+        mistakes_of(&folder, &keys, "")
+    };
+    let sink = |fields: &str, keys: &str| {
+        let keys = format!("format = \"protobuf\"\n{keys}");
+        mistakes_of(&folder, &format!("fields = {{ {fields} }}"), &keys)
+    };
+    let shown = [
+        source(""),
+        source("schema = \"no.proto\""),
+        source("schema = \"lost.proto\""),
+        source("schema = \"bad.proto\""),
+        source("schema = \"worse.proto\""),
+        source("schema = \"new.proto\""),
+        source("schema = \"set.pb\""),
+        source("schema = \"two.proto\""),
+        source("schema = \"two.proto\"\nmessage = \"Order\""),
+        mistakes_of(
+            &folder,
+            "format = \"protobuf\"\nschema = \"id.proto\"\nfields = { id = \"bool\" }",
+            "",
+        ),
+        mistakes_of(&folder, "message = \"Id\"\nfields = { id = \"bool\" }", ""),
+        mistakes_of(
+            &folder,
+            "format = \"avro\"\nregistry = \"http://x\"\nmessage = \"Id\"\nfields = { id = \"bool\" }",
+            "",
+        ),
+        sink("id = \"int64?\"", "schema = \"id.proto\""),
+        sink("\"id\" = \"list<int64>?\"", "registry = \"http://x\""),
+    ];
+    expect![[""]].assert_eq(&shown.concat());
     Ok(())
 }
 

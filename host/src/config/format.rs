@@ -37,6 +37,14 @@ pub enum FormatKind {
     Debezium,
     Parquet,
     Avro,
+    Protobuf,
+}
+
+impl FormatKind {
+    /// Whether rows are messages whose bytes a schema explains.
+    fn has_schema(self) -> bool {
+        matches!(self, FormatKind::Avro | FormatKind::Protobuf)
+    }
 }
 
 /// What differs between kinds of sources.
@@ -84,6 +92,7 @@ pub const MESSAGES: Formats = Formats {
         ("syslog", FormatKind::Syslog),
         ("debezium-json", FormatKind::Debezium),
         ("avro", FormatKind::Avro),
+        ("protobuf", FormatKind::Protobuf),
     ],
     raw_fields: "`fields = { payload = \"bytes\" }` or `\"utf8\"`; `metadata` adds others",
 };
@@ -164,11 +173,10 @@ pub fn read_rows(
         mistakes.push(value.means_nothing("remove it, or write `format = \"debezium-json\"`"));
     }
     let names = table.optional("names");
-    let messages = formats
-        .has(FormatKind::Avro)
-        .then(|| MessageKeys::read(table));
+    let has_schemas = formats.kinds.iter().any(|(_, kind)| kind.has_schema());
+    let messages = has_schemas.then(|| MessageKeys::read(table));
     if let (Some(messages), Some(kind)) = (&messages, given)
-        && kind != FormatKind::Avro
+        && !kind.has_schema()
     {
         messages.refuse(table, formats.name_of(kind), mistakes);
     }
@@ -185,6 +193,7 @@ pub fn read_rows(
             Format::Debezium(read_debezium(debezium.as_ref(), columns, mistakes)?)
         }
         FormatKind::Avro => Format::Message(messages?.avro(table, mistakes)?),
+        FormatKind::Protobuf => Format::Message(messages?.protobuf(table, mistakes)?),
     };
     let columns = columns?;
     let names = match names {

@@ -11,7 +11,6 @@ mod program;
 mod values;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow_array::ArrayRef;
 
@@ -19,7 +18,7 @@ use self::program::Program;
 use self::values::read_row;
 use super::column::RecordBuilder;
 use super::fault::RowFault;
-use super::registered::{Registered, RegisteredSchema, split};
+use super::registered::{Registered, RegisteredSchema, Schemas, split};
 use crate::avro::AvroSchema;
 use crate::format::AvroFormat;
 use crate::schema::{Field, Schema};
@@ -32,24 +31,14 @@ pub(super) struct AvroRows {
     fields: Vec<Field>,
     /// What rows are read as, if the pipeline's file says.
     own: Option<AvroSchema>,
-    schemas: Schemas,
-}
-
-/// What rows are written with.
-#[derive(Clone, Debug)]
-enum Schemas {
-    /// All with the same.
-    One(Result<Arc<Program>, String>),
-    /// Each says which.
-    Registered(Registered<Arc<Program>>),
+    schemas: Schemas<Arc<Program>, Arc<Program>>,
 }
 
 impl AvroRows {
     pub fn new(format: &AvroFormat, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         let schemas = match (&format.schema, format.is_registered) {
             (Some(written), false) => {
-                let program = Program::new(written, None, &schema.fields);
-                Schemas::One(program.map(Arc::new).map_err(|fault| fault.to_string()))
+                Schemas::one(Program::new(written, None, &schema.fields).map(Arc::new))
             }
             _ => Schemas::Registered(Registered::new()),
         };
@@ -75,19 +64,13 @@ impl AvroRows {
 
     /// Whether a row has to wait until its schema is learned.
     pub fn lacks(&self, row: &[u8]) -> Option<u32> {
-        let Schemas::Registered(schemas) = &self.schemas else {
-            return None;
-        };
-        let (id, _) = split(row).ok()?;
-        schemas.lacks(id).then_some(id)
+        self.schemas.lacks(row)
     }
 
     /// Learns a schema, or why there is none of this number.
     pub fn learn(&mut self, id: u32, schema: Result<&RegisteredSchema, String>) {
         let program = schema.and_then(|schema| self.program(schema));
-        if let Schemas::Registered(schemas) = &mut self.schemas {
-            schemas.learn(id, program);
-        }
+        self.schemas.learn(id, program);
     }
 
     fn program(&self, schema: &RegisteredSchema) -> Result<Arc<Program>, String> {
@@ -105,9 +88,7 @@ impl AvroRows {
     }
 
     pub fn take(&mut self) -> Vec<ArrayRef> {
-        if let Schemas::Registered(schemas) = &mut self.schemas {
-            schemas.tidy(Instant::now());
-        }
+        self.schemas.tidy();
         self.rows.take()
     }
 }

@@ -368,6 +368,11 @@ impl BytesBuilder {
 }
 
 impl List {
+    /// How many elements there are since the last end.
+    pub fn unfinished(&self) -> usize {
+        self.element.len() - self.offsets.last()
+    }
+
     /// Ends a list: the elements since the last end belong to it.
     pub fn end(&mut self) {
         self.offsets.push(self.element.len());

@@ -71,6 +71,23 @@ impl fmt::Display for RowFault {
     }
 }
 
+/// A row ends within a value.
+#[cold]
+pub(super) fn ends_within(what: &str, size: usize, left: usize) -> RowFault {
+    RowFault::new(format!(
+        "expected {what} of {size} bytes, found the end of the row after {left}"
+    ))
+}
+
+/// What is left of a row begins with no number.
+#[cold]
+pub(super) fn no_number(left: usize) -> RowFault {
+    RowFault::new(match left {
+        0..10 => "expected a number, found the end of the row",
+        _ => "expected a number of 64 bits, found a longer one",
+    })
+}
+
 /// The text that was found, cut to fit into a message.
 pub fn excerpt(text: &[u8]) -> String {
     const CHARS_MAX: usize = 40;

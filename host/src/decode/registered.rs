@@ -8,9 +8,11 @@ use hashbrown::HashMap;
 
 use super::fault::RowFault;
 use crate::avro::AvroSchema;
+use crate::protobuf::ProtoFile;
 
-/// What registries call the language.
+/// What registries call the languages.
 pub const AVRO: &str = "AVRO";
+pub const PROTOBUF: &str = "PROTOBUF";
 
 /// A schema of a registry, as its text, with those that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +27,24 @@ pub struct RegisteredSchema {
 impl RegisteredSchema {
     /// Reads it, which has to be of Avro.
     pub fn avro(&self) -> Result<AvroSchema, String> {
-        let language = &self.language;
-        if language != AVRO {
-            return Err(format!("it is of {language}, and `format` is \"avro\""));
-        }
+        self.check_language(AVRO)?;
         let references = self.references.iter().map(|(_, text)| text.as_str());
         let references: Vec<&str> = references.collect();
         AvroSchema::parse(&self.text, &references)
+    }
+
+    /// Reads it, which has to be of Protobuf.
+    pub fn protobuf(&self) -> Result<ProtoFile, String> {
+        self.check_language(PROTOBUF)?;
+        ProtoFile::read(&self.text, &self.references)
+    }
+
+    fn check_language(&self, expected: &str) -> Result<(), String> {
+        let (language, format) = (&self.language, expected.to_ascii_lowercase());
+        match language == expected {
+            true => Ok(()),
+            false => Err(format!("it is of {language}, and `format` is \"{format}\"")),
+        }
     }
 }
 
@@ -46,6 +59,42 @@ const UNUSABLE_MAX: usize = 10_000;
 
 /// How long a schema is unusable: a registry that lacked it may get it, from a backup.
 const UNUSABLE_FOR: Duration = Duration::from_secs(60);
+
+/// How rows are read: all with one schema, or each with the one whose number it has. The first
+/// is what reads rows of the one, the second what reads those of a number.
+#[derive(Clone, Debug)]
+pub(super) enum Schemas<O, R> {
+    One(Result<O, String>),
+    Registered(Registered<R>),
+}
+
+impl<O, R> Schemas<O, R> {
+    pub fn one(schema: Result<O, RowFault>) -> Self {
+        Schemas::One(schema.map_err(|fault| fault.to_string()))
+    }
+
+    /// Whether a row has to wait until its schema is learned.
+    pub fn lacks(&self, row: &[u8]) -> Option<u32> {
+        let Schemas::Registered(schemas) = self else {
+            return None;
+        };
+        let (id, _) = split(row).ok()?;
+        schemas.lacks(id).then_some(id)
+    }
+
+    pub fn learn(&mut self, id: u32, schema: Result<R, String>) {
+        if let Schemas::Registered(schemas) = self {
+            schemas.learn(id, schema);
+        }
+    }
+
+    /// Forgets schemas between two blocks.
+    pub fn tidy(&mut self) {
+        if let Schemas::Registered(schemas) = self {
+            schemas.tidy(Instant::now());
+        }
+    }
+}
 
 /// What is known of schemas by their numbers: a program that reads rows, or why there is none.
 #[derive(Clone, Debug)]
@@ -66,11 +115,11 @@ impl<P> Registered<P> {
     }
 
     /// Whether nothing is known of a schema.
-    pub fn lacks(&self, id: u32) -> bool {
+    fn lacks(&self, id: u32) -> bool {
         !self.usable.contains_key(&id) && !self.unusable.contains_key(&id)
     }
 
-    pub fn learn(&mut self, id: u32, program: Result<P, String>) {
+    fn learn(&mut self, id: u32, program: Result<P, String>) {
         match program {
             Ok(program) => {
                 self.usable.insert(id, program);
@@ -85,7 +134,7 @@ impl<P> Registered<P> {
     }
 
     /// Forgets schemas, if they are many, or may have become usable.
-    pub fn tidy(&mut self, now: Instant) {
+    fn tidy(&mut self, now: Instant) {
         if self.usable.len() > USABLE_MAX {
             self.usable.clear();
         }
@@ -96,16 +145,26 @@ impl<P> Registered<P> {
     }
 
     pub fn find(&self, id: u32) -> Result<&P, RowFault> {
-        self.usable.get(&id).ok_or_else(|| self.lacking(id))
+        self.usable
+            .get(&id)
+            .ok_or_else(|| lacking(&self.unusable, id))
     }
 
-    #[cold]
-    fn lacking(&self, id: u32) -> RowFault {
-        RowFault::new(match self.unusable.get(&id) {
-            Some(why) => format!("schema {id} of the registry: {why}"),
-            None => format!("schema {id} of the registry is not known"),
-        })
+    /// To learn more of it.
+    pub fn find_mut(&mut self, id: u32) -> Result<&mut P, RowFault> {
+        match self.usable.get_mut(&id) {
+            Some(known) => Ok(known),
+            None => Err(lacking(&self.unusable, id)),
+        }
     }
+}
+
+#[cold]
+fn lacking(unusable: &HashMap<u32, Arc<str>>, id: u32) -> RowFault {
+    RowFault::new(match unusable.get(&id) {
+        Some(why) => format!("schema {id} of the registry: {why}"),
+        None => format!("schema {id} of the registry is not known"),
+    })
 }
 
 /// The number of the schema that a row has, and what is written with it.

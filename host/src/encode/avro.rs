@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use apache_avro::schema::{RecordField, UuidSchema};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Decimal128Type, Float32Type, Float64Type, TimestampMillisecondType, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType as ArrowType;
 use serde_json::{Value as Json, json};
 
+use super::{identifier, range, whole};
 use crate::avro::{
     AvroSchema, AvroType, ByteSize, RecordSchema, byte_size, type_name, write_bytes, write_long,
 };
@@ -338,23 +338,6 @@ fn write_count(out: &mut Vec<u8>, count: usize) {
     write_long(out, i64::try_from(count).unwrap_or(i64::MAX));
 }
 
-fn range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
-    let at = |index: usize| usize::try_from(offsets[index]).unwrap_or_default();
-    at(row)..at(row + 1)
-}
-
-fn whole(array: &ArrayRef, row: usize) -> i64 {
-    match array.data_type() {
-        ArrowType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
-        ArrowType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
-        ArrowType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
-        ArrowType::UInt8 => array.as_primitive::<UInt8Type>().value(row).into(),
-        ArrowType::UInt16 => array.as_primitive::<UInt16Type>().value(row).into(),
-        ArrowType::UInt32 => array.as_primitive::<UInt32Type>().value(row).into(),
-        _ => array.as_primitive::<Int64Type>().value(row),
-    }
-}
-
 /// The bytes of a number without those in front that only repeat its sign.
 fn shortest(bytes: &[u8; 16]) -> &[u8] {
     let repeats = |pair: &[u8]| match pair {
@@ -421,19 +404,6 @@ fn type_of(field: &Field, name: &str) -> Result<Json, String> {
 
 fn decimal_of(precision: u8, scale: u8) -> Json {
     json!({ "type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale })
-}
-
-/// A text as a name in Avro, with _ for what names do not have.
-fn identifier(text: &str) -> String {
-    let is_good = |char: char| char.is_ascii_alphanumeric() || char == '_';
-    let mut name: String = text
-        .chars()
-        .map(|char| if is_good(char) { char } else { '_' })
-        .collect();
-    if name.is_empty() || name.starts_with(|char: char| char.is_ascii_digit()) {
-        name.insert(0, '_');
-    }
-    name
 }
 
 #[cfg(test)]

@@ -21,12 +21,25 @@ impl Registry {
         format!("http://{}", self.0.address)
     }
 
-    /// Adds a schema to a subject, and returns its number.
+    /// Adds a schema of Avro to a subject, and returns its number.
     pub fn add(&self, subject: &str, schema: &str, references: &[(&str, &str, i64)]) -> u32 {
+        self.add_of("AVRO", subject, schema, references)
+    }
+
+    /// The same of another language.
+    pub fn add_of(
+        &self,
+        language: &str,
+        subject: &str,
+        schema: &str,
+        references: &[(&str, &str, i64)],
+    ) -> u32 {
         let references = references.iter().map(|(name, subject, version)| {
             json!({ "name": name, "subject": subject, "version": version })
         });
-        let body = json!({ "schema": schema, "references": references.collect::<Vec<_>>() });
+        let references = references.collect::<Vec<_>>();
+        let body = json!({ "schema": schema, "schemaType": language, "references": references });
+        let subject = subject.replace('/', "%2F");
         let answer = self.ask(&format!("subjects/{subject}/versions"), Some(body));
         let id = answer["id"].as_u64();
         id.unwrap_or_else(|| panic!("{answer}")) as u32

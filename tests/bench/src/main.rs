@@ -132,6 +132,7 @@ impl ValueEnum for AnyCase {
             AnyCase::Edges(edges::Case::RedisWrite),
             AnyCase::Edges(edges::Case::Compressed),
             AnyCase::Decoding(decoding::Case::AvroDecoding),
+            AnyCase::Decoding(decoding::Case::ProtobufDecoding),
         ]
     }
 
@@ -245,8 +246,12 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
     if cases.contains(&AnyCase::Social(social::Case::Notify)) {
         results.extend(social::measure(arguments)?);
     }
-    if cases.contains(&AnyCase::Decoding(decoding::Case::AvroDecoding)) {
-        results.extend(decoding::measure(arguments)?);
+    let of_decoding = cases.iter().filter_map(|case| match case {
+        AnyCase::Decoding(case) => Some(*case),
+        _ => None,
+    });
+    for case in of_decoding {
+        results.push(decoding::measure(arguments, case)?);
     }
     let of_state = cases.iter().filter_map(|case| match case {
         AnyCase::State(case) => Some(*case),

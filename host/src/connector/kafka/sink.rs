@@ -1,4 +1,5 @@
-//! The sink `kafka`: writes rows to a topic, each as a JSON object, or as Avro.
+//! The sink `kafka`: writes rows to a topic, each as a JSON object, or as a message with a
+//! schema.
 //!
 //! Without a transaction, rows are sent at once, and a checkpoint waits until
 //! they have arrived: after a failure, rows since the last checkpoint are sent
@@ -23,7 +24,6 @@ use super::producer::{DEFAULTS, Patience, Producer, REQUIRED, SendFailure, Trans
 use super::registry::{OwnSchema, Registry, RegistryConnection};
 use super::transaction::KafkaTransaction;
 use super::{KafkaConnection, cause, fault_of, settings};
-use crate::avro::AvroSchema;
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
@@ -34,10 +34,9 @@ use crate::config::messages::MessageKeys;
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::server::shown;
 use crate::connector::{Description, Planning};
-use crate::decode::AVRO;
 use crate::element::CheckpointId;
-use crate::encode::avro::{AvroEncoder, schema_of};
-use crate::format::{AvroFormat, MessageFormat};
+use crate::encode::MessageEncoder;
+use crate::format::MessageFormat;
 use crate::json::{JsonColumns, write_value};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
@@ -97,14 +96,13 @@ pub struct KafkaSink {
 #[derive(Clone, Debug)]
 pub enum PayloadPlan {
     Json,
-    Avro(Arc<AvroPayload>),
+    Message(Arc<MessagePayload>),
 }
 
-/// Rows as Avro.
+/// Rows whose bytes a schema explains.
 #[derive(Debug)]
-pub struct AvroPayload {
-    schema: AvroSchema,
-    encoder: AvroEncoder,
+pub struct MessagePayload {
+    encoder: MessageEncoder,
     registry: Option<RegisteredIn>,
 }
 
@@ -115,19 +113,19 @@ struct RegisteredIn {
     subject: String,
     /// Whether it may be added.
     registers: bool,
+    /// The schema.
+    text: String,
 }
 
 impl RegisteredIn {
-    fn own(&self, schema: &AvroSchema) -> OwnSchema {
-        let own = schema.clone();
+    fn own(&self, encoder: &MessageEncoder) -> OwnSchema {
+        let own = encoder.clone();
         OwnSchema {
             subject: self.subject.clone(),
-            language: AVRO,
-            text: schema.text().to_owned(),
+            language: encoder.language(),
+            text: self.text.clone(),
             may_be_added: self.registers,
-            is_same: Box::new(move |other| {
-                other.avro().is_ok_and(|other| other.is_written_as(&own))
-            }),
+            is_same: Box::new(move |other| own.is_written_as(other)),
         }
     }
 }
@@ -143,6 +141,12 @@ const OWNED_BY_SINKS: Owned = &[
     ),
 ];
 
+const FORMATS: [(&str, FormatKind); 3] = [
+    ("json", FormatKind::Json),
+    ("avro", FormatKind::Avro),
+    ("protobuf", FormatKind::Protobuf),
+];
+
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
     let connection = read_connection(table, OWNED_BY_SINKS, mistakes);
     let topic = table
@@ -150,13 +154,11 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         .and_then(|value| read_topic(&value, mistakes));
     let format = table.optional("format");
     let place = format.as_ref().map(ConfigValue::span);
-    let format = format.and_then(|value| {
-        let kinds = [("json", FormatKind::Json), ("avro", FormatKind::Avro)];
-        value.choice(&kinds, mistakes)
-    });
+    let format = format.and_then(|value| value.choice(&FORMATS, mistakes));
     let keys = MessageKeys::read(table);
     let message = match format.map(Spanned::into_inner) {
         Some(FormatKind::Avro) => Some(keys.avro(table, mistakes)),
+        Some(FormatKind::Protobuf) => Some(keys.protobuf(table, mistakes)),
         _ => {
             keys.refuse(table, "json", mistakes);
             None
@@ -241,21 +243,27 @@ impl SinkSettings for KafkaSinkSettings {
             })
             .collect();
         let payload = match &self.message {
-            Some((MessageFormat::Avro(avro), place)) => {
-                let planned = self.avro(avro, columns);
+            Some((format, place)) => {
+                let planned = self.message(format, columns);
                 if let Err(why) = &planned {
+                    let language = match format {
+                        MessageFormat::Avro(_) => "Avro",
+                        MessageFormat::Protobuf(_) => "Protobuf",
+                    };
                     planning.mistakes.push(
-                        Mistake::new(format!("{title} cannot write its rows as Avro: {why}"))
-                            .at(place.clone(), "")
-                            .help(
-                                "correct the schema, or the rows: an operator with `select` \
+                        Mistake::new(format!(
+                            "{title} cannot write its rows as {language}: {why}"
+                        ))
+                        .at(place.clone(), "")
+                        .help(
+                            "correct the schema, or the rows: an operator with `select` \
                                  renames fields and leaves some out",
-                            ),
+                        ),
                     );
                 }
                 planned
                     .ok()
-                    .map(|planned| PayloadPlan::Avro(Arc::new(planned)))
+                    .map(|planned| PayloadPlan::Message(Arc::new(planned)))
             }
             None => Some(PayloadPlan::Json),
         };
@@ -293,25 +301,21 @@ impl SinkSettings for KafkaSinkSettings {
 
 impl KafkaSinkSettings {
     /// How rows of these columns are written.
-    fn avro(&self, format: &AvroFormat, columns: &Schema) -> Result<AvroPayload, String> {
-        let schema = match &format.schema {
-            Some(schema) => schema.clone(),
-            None => schema_of(columns, &self.topic)?,
+    fn message(&self, format: &MessageFormat, columns: &Schema) -> Result<MessagePayload, String> {
+        let encoder = MessageEncoder::new(format, columns, &self.topic)?;
+        let registry = match &self.registry {
+            Some(keys) => Some(RegisteredIn {
+                connection: keys.connection.clone(),
+                subject: match &keys.subject {
+                    Some(subject) => subject.clone(),
+                    None => format!("{}-value", self.topic),
+                },
+                registers: keys.registers,
+                text: encoder.schema_text()?.to_owned(),
+            }),
+            None => None,
         };
-        let encoder = AvroEncoder::new(&schema, columns)?;
-        let registry = self.registry.as_ref().map(|keys| RegisteredIn {
-            connection: keys.connection.clone(),
-            subject: match &keys.subject {
-                Some(subject) => subject.clone(),
-                None => format!("{}-value", self.topic),
-            },
-            registers: keys.registers,
-        });
-        Ok(AvroPayload {
-            schema,
-            encoder,
-            registry,
-        })
+        Ok(MessagePayload { encoder, registry })
     }
 }
 
@@ -322,14 +326,14 @@ impl SinkConnector for KafkaSink {
         let mut settings = json!({ "brokers": brokers, "topic": topic });
         let format = match &self.payload {
             PayloadPlan::Json => "json",
-            PayloadPlan::Avro(avro) => {
-                if let Some(registered) = &avro.registry {
+            PayloadPlan::Message(message) => {
+                if let Some(registered) = &message.registry {
                     let (registry, subject) = (&registered.connection, &registered.subject);
                     lines.push(format!("schema of subject {subject} of {registry}"));
                     settings["registry"] = registry.to_string().into();
                     settings["subject"] = subject.as_str().into();
                 }
-                "avro"
+                message.encoder.format()
             }
         };
         Description {
@@ -434,11 +438,11 @@ impl KafkaWriter {
         let names = self.names.iter().map(String::as_str);
         let rows = match &self.plan.payload {
             PayloadPlan::Json => Payloads::Json(JsonColumns::new(names.zip(&batch.columns))),
-            PayloadPlan::Avro(avro) => {
+            PayloadPlan::Message(message) => {
                 if self.prefix.is_none() {
-                    self.prefix = Some(self.prefix_of(avro)?);
+                    self.prefix = Some(self.prefix_of(message)?);
                 }
-                Payloads::Avro(&avro.encoder, &batch.columns)
+                Payloads::Message(&message.encoder, &batch.columns)
             }
         };
         let key = self.plan.key.map(|column| &batch.columns[column]);
@@ -477,13 +481,13 @@ impl KafkaWriter {
     }
 
     /// What messages begin with: nothing, or the number of their schema.
-    fn prefix_of(&self, avro: &AvroPayload) -> Result<Vec<u8>, SinkError> {
-        let Some(registered) = &avro.registry else {
+    fn prefix_of(&self, message: &MessagePayload) -> Result<Vec<u8>, SinkError> {
+        let Some(registered) = &message.registry else {
             return Ok(Vec::new());
         };
         let who = format!("sink `{}`", self.node);
         let number = Registry::new(&who, &registered.connection)
-            .and_then(|registry| registry.register(registered.own(&avro.schema), &self.stop));
+            .and_then(|registry| registry.register(registered.own(&message.encoder), &self.stop));
         let number = number.map_err(|problem| {
             let cause = format!(
                 "the schema registry {}: {}",
@@ -493,6 +497,7 @@ impl KafkaWriter {
         })?;
         let mut prefix = vec![0];
         prefix.extend_from_slice(&number.to_be_bytes());
+        message.encoder.write_place(&mut prefix);
         Ok(prefix)
     }
 
@@ -608,7 +613,7 @@ impl Sink for KafkaWriter {
 /// The rows of a batch as messages have them.
 enum Payloads<'a> {
     Json(JsonColumns<'a>),
-    Avro(&'a AvroEncoder, &'a [ArrayRef]),
+    Message(&'a MessageEncoder, &'a [ArrayRef]),
 }
 
 impl Payloads<'_> {
@@ -618,7 +623,7 @@ impl Payloads<'_> {
                 rows.write(out, row);
                 Ok(())
             }
-            Payloads::Avro(encoder, columns) => encoder.write(columns, row, out),
+            Payloads::Message(encoder, columns) => encoder.write(columns, row, out),
         }
     }
 }

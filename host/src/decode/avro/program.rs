@@ -9,6 +9,7 @@ use apache_avro::schema::{SchemaKind, UuidSchema};
 use crate::avro::{AvroSchema, AvroType, ByteSize, RecordSchema, byte_size, type_name};
 use crate::decimal::PRECISION_MAX;
 use crate::decode::fault::RowFault;
+use crate::decode::push::symbol_of;
 use crate::schema::{DataType, Field};
 use crate::timestamp::TimeUnit;
 
@@ -346,7 +347,7 @@ impl<'s> Resolver<'s> {
                     _ => None,
                 };
                 let symbols = it.symbols.iter();
-                Read::Enum(symbols.map(|it| symbol(it, default, wanted)).collect())
+                Read::Enum(symbols.map(|it| symbol_of(it, default, wanted)).collect())
             }
             (A::Array(array), D::List(element)) => {
                 let own = match self.own_like(own, written) {
@@ -501,18 +502,6 @@ fn entry_value(element: &Field) -> Option<&Field> {
             _ => None,
         },
         _ => None,
-    }
-}
-
-/// The text that a symbol is in the column.
-fn symbol(written: &str, default: Option<&str>, wanted: &DataType) -> Result<Arc<str>, String> {
-    let DataType::Symbol(symbols) = wanted else {
-        return Ok(written.into());
-    };
-    let find = |text: &str| symbols.iter().find(|symbol| *symbol == text);
-    match find(written).or_else(|| find(default?)) {
-        Some(symbol) => Ok(symbol.as_str().into()),
-        None => Err(format!("expected {wanted}, found {written}")),
     }
 }
 

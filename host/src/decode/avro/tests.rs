@@ -1,14 +1,11 @@
 //! What rows of Avro decode to; the bytes were written by another implementation, fastavro.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
-
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::decode::{Decoder, RegisteredSchema};
-use crate::format::{Format, MessageFormat, RowFormat};
-use crate::json::render_columns;
+use crate::decode::RegisteredSchema;
+use crate::decode::in_tests::{bytes, decoded, decoder, field, framed, list, nullable};
+use crate::format::MessageFormat;
 use crate::schema::DataType as D;
 
 /// A record of every type.
@@ -16,65 +13,11 @@ const ALL: &str = include_str!("tests/all.avsc");
 const FULL: &str = "01feffffff0ffeffffffffffffffff010000c03f9a9999999999b9bf18c5bcc3b3c5827720f09f90a20400ff020202788cb50286f6c3cdbe6301aafcf8928cd3aab82f86f6c3cdbe6306ed297900000000000000964830303131323233332d343435352d363637372d383839392d61616262636364646565666661626364084f736c6f023333333333f34d400006020261020000000402610202620300020ef8bbc603";
 const LEAST: &str = "00ffffffff0fffffffffffffffffff01000080ffffffffffffffef7f00000000f3e457ffdfe6a2e2a01c0001000200ffdc790d903f00014830303030303030302d303030302d303030302d303030302d303030303030303030303030000000000200000000040a736576656e00";
 
-fn bytes(hex: &str) -> Vec<u8> {
-    let digits = hex.as_bytes().chunks(2);
-    let byte = |digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
-    digits.map(byte).collect()
-}
-
-fn field(name: &str, data_type: D) -> Field {
-    Field::new(name, data_type, false)
-}
-
-fn nullable(name: &str, data_type: D) -> Field {
-    Field::new(name, data_type, true)
-}
-
-fn list(element: Field) -> D {
-    D::List(Arc::new(element))
-}
-
-fn plain(schema: &str) -> AvroFormat {
-    AvroFormat {
+fn plain(schema: &str) -> MessageFormat {
+    MessageFormat::Avro(AvroFormat {
         schema: Some(AvroSchema::parse(schema, &[]).unwrap()),
         is_registered: false,
-    }
-}
-
-fn decoder(format: AvroFormat, timestamps: &[TimestampFormat], fields: &[Field]) -> Decoder {
-    let rows = RowFormat {
-        timestamp_formats: timestamps.to_vec(),
-        ..Format::Message(MessageFormat::Avro(format)).into()
-    };
-    Decoder::new(&rows, &Schema::new(fields.to_vec()))
-}
-
-/// Good rows as JSON, the messages of bad ones, and the times that were cut.
-fn decoded(decoder: &mut Decoder, fields: &[Field], rows: &[Vec<u8>]) -> String {
-    let schema = Schema::new(fields.to_vec());
-    let mut spans = Vec::new();
-    let mut data = Vec::new();
-    for row in rows {
-        let start = data.len() as u32;
-        data.extend_from_slice(row);
-        spans.push((start, data.len() as u32));
-    }
-    let decoded = decoder.decode(&data, &spans);
-    for (column, field) in decoded.columns.iter().zip(fields) {
-        assert_eq!(*column.data_type(), field.data_type.to_arrow());
-        assert_eq!(column.len(), decoded.rows);
-    }
-    let mut text = String::new();
-    for row in 0..decoded.rows {
-        writeln!(text, "{}", render_columns(&schema, &decoded.columns, row)).unwrap();
-    }
-    for bad in decoded.bad {
-        writeln!(text, "row {}: {}", bad.row, bad.error).unwrap();
-    }
-    if let Some(cut) = decoded.cut_times {
-        writeln!(text, "{} times were cut: {}", cut.values, cut.example).unwrap();
-    }
-    text
+    })
 }
 
 fn check(schema: &str, fields: Vec<Field>, rows: &[&str], expected: Expect) {
@@ -299,11 +242,6 @@ fn numbers_and_texts_are_times_in_the_formats_of_columns() {
     .assert_eq(&decoded(&mut decoder, &fields, &[row, other]));
 }
 
-/// A row behind the number of its schema.
-fn framed(id: u32, row: &[u8]) -> Vec<u8> {
-    [&[0][..], &id.to_be_bytes(), row].concat()
-}
-
 fn avro(text: &str) -> RegisteredSchema {
     RegisteredSchema {
         language: "AVRO".to_owned(),
@@ -332,10 +270,10 @@ fn rows_of_several_schemas_may_follow_one_another() {
         field("lines", list(field("item", D::Record(line.into())))),
         nullable("note", D::Utf8),
     ];
-    let format = AvroFormat {
+    let format = MessageFormat::Avro(AvroFormat {
         schema: Some(AvroSchema::parse(own, &[]).unwrap()),
         is_registered: true,
-    };
+    });
     let mut decoder = decoder(format, &[], &fields);
     // The first version, and one with fields added, removed, renamed and in another order.
     let first = r#"{"type":"record","name":"Order","fields":[
@@ -377,10 +315,10 @@ fn rows_of_several_schemas_may_follow_one_another() {
 #[test]
 fn schemas_that_no_row_can_be_read_with_say_why() {
     let fields = vec![field("id", D::Int64)];
-    let format = AvroFormat {
+    let format = MessageFormat::Avro(AvroFormat {
         schema: None,
         is_registered: true,
-    };
+    });
     let mut decoder = decoder(format, &[], &fields);
     let text = r#"{"type":"record","name":"r","fields":[{"name":"id","type":"string"}]}"#;
     decoder.learn(1, Ok(&avro(text)));
@@ -537,7 +475,7 @@ fn no_bytes_cause_a_panic() {
     let fields = all_fields();
     let mut decoder = decoder(plain(ALL), &[], &fields);
     let nested = vec![field("id", D::Int64)];
-    let mut nested_decoder = self::decoder(plain(NESTED), &[], &nested);
+    let mut nested_decoder = crate::decode::in_tests::decoder(plain(NESTED), &[], &nested);
     let good = [bytes(FULL), bytes(LEAST)];
     let mut random = fastrand::Rng::with_seed(37);
     let mut bad = 0;

@@ -2,10 +2,14 @@
 
 use super::program::{Absent, Program, Read, ReadRecord, Skip, Step, Top};
 use crate::avro::ByteSize;
-use crate::decimal::{self, PRECISION_MAX};
 use crate::decode::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
-use crate::decode::fault::{RowFault, excerpt};
-use crate::timestamp::{ReadTime, TimeUnit, TimestampFormat};
+use crate::decode::fault::{RowFault, ends_within, no_number};
+use crate::decode::push::{
+    push_bytes, push_decimal, push_f32, push_f64, push_symbol, push_text, push_time, push_whole,
+    unplanned,
+};
+use crate::timestamp::TimeUnit;
+use crate::varint;
 
 /// So many elements may take no byte.
 const EMPTY_ELEMENTS_MAX: usize = 1 << 10;
@@ -179,18 +183,11 @@ impl<'d, 'p> Reader<'d, 'p> {
             }
             Read::Float => {
                 let value = f32::from_le_bytes(self.array("a float")?);
-                match &mut column.values {
-                    ValuesBuilder::Float32(values) => values.push(value),
-                    ValuesBuilder::Float64(values) => values.push(value.into()),
-                    _ => return Err(unplanned()),
-                }
+                push_f32(column, value)?;
             }
             Read::Double => {
                 let value = f64::from_le_bytes(self.array("a double")?);
-                match &mut column.values {
-                    ValuesBuilder::Float64(values) => values.push(value),
-                    _ => return Err(unplanned()),
-                }
+                push_f64(column, value)?;
             }
             Read::Date => {
                 let ms = i64::from(self.int()?) * DAY_MS;
@@ -219,7 +216,7 @@ impl<'d, 'p> Reader<'d, 'p> {
             }
             Read::Decimal { size, scale } => {
                 let bytes = self.sized(*size, "a decimal")?;
-                push_decimal(column, bytes, *scale)?;
+                push_decimal_bytes(column, bytes, *scale)?;
             }
             Read::Enum(symbols) => {
                 let index = self.long()?;
@@ -480,19 +477,10 @@ impl<'d, 'p> Reader<'d, 'p> {
 
     #[inline]
     fn long(&mut self) -> Result<i64, RowFault> {
-        let mut value = 0u64;
-        for (index, &byte) in self.data[self.at..].iter().take(10).enumerate() {
-            // The tenth byte has one bit.
-            if index == 9 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7F) << (7 * index);
-            if byte < 0x80 {
-                self.at += index + 1;
-                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
-            }
-        }
-        Err(no_number(self.data.len() - self.at))
+        let rest = &self.data[self.at..];
+        let (value, bytes) = varint::read(rest).ok_or_else(|| no_number(rest.len()))?;
+        self.at += bytes;
+        Ok(varint::from_zigzag(value))
     }
 
     fn add_unwritten(&mut self, bytes: usize) -> Result<(), RowFault> {
@@ -510,147 +498,15 @@ impl<'d, 'p> Reader<'d, 'p> {
     }
 }
 
-/// Adds a whole number.
-fn push_whole(column: &mut ColumnBuilder, value: i128) -> Result<(), RowFault> {
-    let data_type = &column.data_type;
-    let mismatch = || RowFault::new(format!("expected {data_type}, found {value}"));
-    match &mut column.values {
-        ValuesBuilder::Int64(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::Int32(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::Int16(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::Int8(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::UInt64(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::UInt32(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::UInt16(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::UInt8(values) => values.push(value.try_into().map_err(|_| mismatch())?),
-        ValuesBuilder::Float64(values) => values.push(value as f64),
-        ValuesBuilder::Float32(values) => values.push(value as f32),
-        ValuesBuilder::Decimal(values, digits) => {
-            let read = digits.rescale(value, 0);
-            values.push(read.map_err(|why| mismatch().because(&why))?);
-        }
-        ValuesBuilder::Timestamp(times) => match &times.format {
-            TimestampFormat::Any | TimestampFormat::Number(TimeUnit::Milliseconds) => {
-                times.values.push(value.try_into().map_err(|_| mismatch())?);
-            }
-            format => {
-                let text = value.to_string();
-                let expected = || {
-                    let expected = format.expected();
-                    RowFault::new(format!("expected {expected}, found {value}"))
-                };
-                let time = format.read_number(text.as_bytes()).ok_or_else(expected)?;
-                times.push(time, text.as_bytes());
-            }
-        },
-        _ => return Err(unplanned()),
-    }
-    Ok(())
-}
-
-/// Adds a time of this unit.
-fn push_time(column: &mut ColumnBuilder, time: i64, unit: TimeUnit) -> Result<(), RowFault> {
-    let ValuesBuilder::Timestamp(times) = &mut column.values else {
-        return Err(unplanned());
-    };
-    let per_ms = match unit {
-        TimeUnit::Seconds | TimeUnit::Milliseconds => 1,
-        TimeUnit::Microseconds => 1_000,
-        TimeUnit::Nanoseconds => 1_000_000,
-    };
-    let read = ReadTime {
-        ms: time.div_euclid(per_ms),
-        is_cut: time.rem_euclid(per_ms) != 0,
-    };
-    match read.is_cut {
-        true => times.push(read, format!("{time} {}", unit.name()).as_bytes()),
-        false => times.values.push(read.ms),
-    }
-    Ok(())
-}
-
-/// Adds what a text says.
-fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
-    let data_type = &column.data_type;
-    let mismatch =
-        |expected: &str| RowFault::new(format!("expected {expected}, found `{}`", excerpt(text)));
-    match &mut column.values {
-        ValuesBuilder::Utf8(texts) => {
-            texts.data.extend_from_slice(text);
-            texts.end();
-        }
-        ValuesBuilder::Symbol(texts, symbols) => {
-            if !symbols.iter().any(|symbol| symbol.as_bytes() == text) {
-                return Err(mismatch(&data_type.to_string()));
-            }
-            texts.data.extend_from_slice(text);
-            texts.end();
-        }
-        ValuesBuilder::Timestamp(times) => {
-            let time = times.format.read_text(text);
-            let time = time.ok_or_else(|| mismatch(&times.format.expected()))?;
-            times.push(time, text);
-        }
-        ValuesBuilder::Decimal(values, digits) => {
-            let read = digits.parse(text);
-            values.push(read.map_err(|why| mismatch(&data_type.to_string()).because(&why))?);
-        }
-        _ => return Err(unplanned()),
-    }
-    Ok(())
-}
-
-/// Adds a symbol that is known to be one of the column.
-fn push_symbol(column: &mut ColumnBuilder, symbol: &[u8]) -> Result<(), RowFault> {
-    let (ValuesBuilder::Utf8(texts) | ValuesBuilder::Symbol(texts, _)) = &mut column.values else {
-        return Err(unplanned());
-    };
-    texts.data.extend_from_slice(symbol);
-    texts.end();
-    Ok(())
-}
-
-fn push_bytes(column: &mut ColumnBuilder, bytes: &[u8]) -> Result<(), RowFault> {
-    let ValuesBuilder::Bytes(values) = &mut column.values else {
-        return Err(unplanned());
-    };
-    values.data.extend_from_slice(bytes);
-    values.end();
-    Ok(())
-}
-
 /// Adds a number of units of the last digit, as the two's complement of any length.
-fn push_decimal(column: &mut ColumnBuilder, bytes: &[u8], scale: u8) -> Result<(), RowFault> {
-    let data_type = column.data_type.clone();
+fn push_decimal_bytes(column: &mut ColumnBuilder, bytes: &[u8], scale: u8) -> Result<(), RowFault> {
     let Some(units) = units_of(bytes) else {
-        let size = bytes.len();
+        let (data_type, size) = (&column.data_type, bytes.len());
         return Err(RowFault::new(format!(
             "expected {data_type}, found a number of {size} bytes"
         )));
     };
-    let found = || {
-        let found = decimal::to_text(units, scale);
-        RowFault::new(format!("expected {data_type}, found {found}"))
-    };
-    match &mut column.values {
-        ValuesBuilder::Decimal(values, digits) => {
-            let read = digits.rescale(units, scale);
-            values.push(read.map_err(|why| found().because(&why))?);
-            Ok(())
-        }
-        ValuesBuilder::Float64(values) => {
-            values.push(decimal::to_float(units, scale));
-            Ok(())
-        }
-        ValuesBuilder::Float32(values) => {
-            values.push(decimal::to_float(units, scale) as f32);
-            Ok(())
-        }
-        _ => {
-            let whole = decimal::rescale(units, scale, PRECISION_MAX, 0);
-            push_whole(column, whole.map_err(|why| found().because(&why))?)
-        }
-    }
+    push_decimal(column, units, scale)
 }
 
 /// A number of at most 128 bits, of bytes of which the first may only repeat the sign.
@@ -687,29 +543,8 @@ fn uuid_text(bytes: &[u8]) -> Result<String, RowFault> {
 }
 
 #[cold]
-fn ends_within(what: &str, size: usize, left: usize) -> RowFault {
-    RowFault::new(format!(
-        "expected {what} of {size} bytes, found the end of the row after {left}"
-    ))
-}
-
-#[cold]
-fn no_number(left: usize) -> RowFault {
-    RowFault::new(match left {
-        0..10 => "expected a number, found the end of the row",
-        _ => "expected a number of 64 bits, found a longer one",
-    })
-}
-
-#[cold]
 fn no_variant(branch: i64, variants: usize) -> RowFault {
     RowFault::new(format!(
         "expected the number of one of a union's {variants} types, found {branch}"
     ))
-}
-
-/// The program was made for other columns.
-#[cold]
-fn unplanned() -> RowFault {
-    RowFault::new("the row cannot be read, which is a bug in Sluicebox")
 }
