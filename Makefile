@@ -56,7 +56,7 @@ test: unit example
 N := 1000
 test-kill: plugins
 	@echo "killing a host $(N) times"
-	@SLUICEBOX_KILLS=$(N) $(if $(SEED),SLUICEBOX_SEED=$(SEED)) $(cargo) test $(flags) --test kill --test postgres --test redis --test redis_source --test http --test folders --test s3 --test schemas --test lines -- nothing_is_lost --nocapture
+	@SLUICEBOX_KILLS=$(N) $(if $(SEED),SLUICEBOX_SEED=$(SEED)) $(cargo) test $(flags) --test kill --test postgres --test postgres_source --test redis --test redis_source --test http --test folders --test s3 --test schemas --test lines -- nothing_is_lost --nocapture
 
 unit: plugins
 	@echo "running the tests"

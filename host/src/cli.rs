@@ -114,6 +114,12 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         ddl: bool,
     },
+    /// Let go of what servers keep for the sources of a pipeline that is not run any more:
+    /// replication slots, which keep a server's log
+    Release {
+        /// The pipeline's TOML file
+        pipeline: PathBuf,
+    },
     /// Build the plugin of a crate, and put its .wasm beside its Cargo.toml
     Build {
         /// The crate's folder
@@ -296,6 +302,7 @@ fn carry_out(
             json,
             ddl,
         } => check(&pipeline, json, ddl),
+        Command::Release { pipeline } => release(&pipeline),
         Command::Build { path } => build(&path),
         Command::Checkpoints(command) => checkpoints::checkpoints(&command),
         Command::Test(arguments) => test::test(&arguments),
@@ -341,6 +348,27 @@ fn check(pipeline: &Path, json: bool, ddl: bool) -> Result<(), CliError> {
         print(&statements(&plan))
     } else {
         print(&draw(&plan))
+    }
+}
+
+/// Has all sources let go of what their servers keep.
+fn release(pipeline: &Path) -> Result<(), CliError> {
+    let plan = load(pipeline, &loader()?)?;
+    let mut told = String::new();
+    for node in &plan.nodes {
+        if let NodeKind::Source(source) = &node.kind {
+            let name = &node.name;
+            let released = source.connector.release();
+            let released = released
+                .map_err(|why| CliError::Failed(anyhow::anyhow!("source `{name}`: {why}")))?;
+            for what in released {
+                told.push_str(&format!("source `{name}`: {what} is dropped\n"));
+            }
+        }
+    }
+    match told.is_empty() {
+        true => print("nothing is kept for its sources\n"),
+        false => print(&told),
     }
 }
 

@@ -28,9 +28,9 @@ mod listen;
 mod messages;
 /// Exchanges rows with the program that embeds the host.
 pub mod memory;
-/// Threads for connections of sinks.
+/// Threads for connections.
 mod network;
-/// Writes PostgreSQL's tables.
+/// Reads and writes PostgreSQL's tables.
 pub mod postgres;
 /// Reads Redis' streams and channels, and writes its keys too.
 pub mod redis;

@@ -176,6 +176,12 @@ pub trait SourceConnector: Any + Send + Sync {
         &[]
     }
 
+    /// Lets go of what its server keeps for it, of a pipeline that is not run any more. Says
+    /// what that was; the error says why it cannot.
+    fn release(&self) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+
     /// Opens one task's part. Must be called within a tokio runtime.
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>>;
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A real PostgreSQL server for tests, on a free loopback port, with all its files in one
 # folder. It takes connections with TLS too (trusted.pem, for the name 127.0.0.1). Its users,
-# all with the password s3cret: postgres, who may do all; shop, who owns the database shop.
+# all with the password s3cret: postgres, who may do all; shop, who owns the database shop, and
+# may read its log.
 #
 #   server.sh start DIR [OWNER]  start a server on DIR, wait until it serves, print its
 #                                address; if OWNER, a process, ends before it is stopped, it
@@ -60,6 +61,8 @@ shared_buffers = 64MB
 max_wal_size = 4GB
 checkpoint_timeout = 10min
 log_min_messages = warning
+wal_level = logical
+max_replication_slots = 40
 CONFIG
   echo "127.0.0.1:$port" >"$folder/address"
 }
@@ -101,7 +104,7 @@ start() {
     serve "$folder"
     PGPASSWORD=s3cret psql -q -h 127.0.0.1 -p "$(port_of "$folder")" -U postgres \
       -v ON_ERROR_STOP=1 >"$folder/psql.log" 2>&1 <<SQL || stop "$(tail -n 3 "$folder/psql.log")"
-CREATE ROLE shop LOGIN PASSWORD 's3cret';
+CREATE ROLE shop LOGIN REPLICATION PASSWORD 's3cret';
 CREATE DATABASE shop OWNER shop;
 SQL
   else

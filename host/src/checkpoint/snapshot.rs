@@ -57,9 +57,10 @@ pub struct PartitionSnapshot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Where the next row is: a byte of a file, a row's number, a Kafka offset; behind an
-    /// entry of a Redis stream, the first number of its id.
+    /// entry of a Redis stream, the first number of its id; in PostgreSQL's log, the end of the
+    /// last whole transaction.
     pub offset: u64,
-    /// The second number of that id.
+    /// The second number of that id; how many rows of the next transaction are before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
     /// How many rows are before it, where that is not the offset.

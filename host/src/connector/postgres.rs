@@ -1,16 +1,32 @@
-//! PostgreSQL: writes tables, within transactions too. Here is what the sink and its
-//! transaction share: how a server is reached, and what its errors mean.
+//! PostgreSQL: reads tables, and writes them, within transactions too. Here is what sources,
+//! sinks and their transaction share: how a server is reached, and what its errors mean.
 
 /// Rows as the text that `COPY` reads.
 mod encode;
+/// Reads a table by a column that grows.
+mod growing;
 /// The config keys that say how a server is reached.
 mod keys;
+/// Reads the changes of a table from the server's log.
+mod log;
+/// Where to go on.
+mod place;
+/// Rows that are read on threads of the network, through lost connections.
+mod reading;
 /// A connection, and waiting for its answers.
 mod session;
 /// The sink `postgres`.
 pub mod sink;
+/// Which transactions a copy of a table has seen.
+mod snapshot;
+/// The source `postgres`.
+pub mod source;
 /// A table: its columns, whether rows fit into them, and the statement that makes it.
 mod table;
+/// A table or a query that is read, and how.
+mod table_source;
+/// Values of the server's texts as JSON.
+mod texts;
 /// Rows and the checkpoint's number committed together.
 pub mod transaction;
 
@@ -151,8 +167,9 @@ fn explain(said: &DbError) -> String {
         }
         SqlState::INVALID_CATALOG_NAME => "; create the database, or correct `database`",
         SqlState::UNDEFINED_TABLE => {
-            "; create the table, as `sluicebox check --ddl` prints it, or correct `table`"
+            "; create the table (`sluicebox check --ddl` prints those of sinks), or correct `table`"
         }
+        SqlState::UNDEFINED_COLUMN => "; correct `fields` or `names`",
         SqlState::DISK_FULL => "; make room where the server keeps its data",
         SqlState::TOO_MANY_CONNECTIONS => "; raise the server's `max_connections`, or end others",
         _ => "",

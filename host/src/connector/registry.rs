@@ -21,6 +21,7 @@ pub const CONNECTORS: Registry = Registry {
         generator::KIND,
         kafka::source::KIND,
         redis::source::KIND,
+        postgres::source::KIND,
     ],
     sinks: &[
         file::sink::KIND,

@@ -39,6 +39,9 @@ const SETTINGS: &str = "
     FROM (VALUES
         ('TimeZone', 'UTC'),
         ('DateStyle', 'ISO, MDY'),
+        ('IntervalStyle', 'postgres'),
+        ('bytea_output', 'hex'),
+        ('extra_float_digits', '1'),
         ('client_min_messages', 'warning'),
         ('idle_in_transaction_session_timeout', '0'),
         ('idle_session_timeout', '0'),
@@ -61,15 +64,28 @@ pub struct Session {
     who: String,
     client: Arc<Client>,
     stop: Stop,
-    driver: AbortHandle,
+    _driver: Driver,
     /// Why the first statement failed: in a transaction, all others fail after it.
     first: Arc<Mutex<Option<Failure>>>,
 }
 
-impl Drop for Session {
+/// What moves a connection's messages. Dropping it ends the connection.
+pub struct Driver(AbortHandle);
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.0.abort();
     }
+}
+
+/// Connects to a server. Must be called within a tokio runtime.
+pub async fn connect(connection: &PostgresConnection) -> Result<(Client, Driver), Failure> {
+    let tls = tls_of(connection)?;
+    let (client, driver) = config_of(connection).connect(tls).await?;
+    // It ends with the client, whose calls say why.
+    let driver = Driver(tokio::spawn(async { drop(driver.await) }).abort_handle());
+    client.batch_execute(SETTINGS).await?;
+    Ok((client, driver))
 }
 
 /// What is yet to be answered.
@@ -85,21 +101,14 @@ impl Session {
         connection: &PostgresConnection,
         stop: &Stop,
     ) -> Result<Session, Failure> {
-        let config = config_of(connection);
-        let tls = tls_of(connection)?;
-        let connecting = async move {
-            let (client, driver) = config.connect(tls).await?;
-            // It ends with the client, whose calls say why.
-            let driver = tokio::spawn(async { drop(driver.await) }).abort_handle();
-            client.batch_execute(SETTINGS).await?;
-            Ok::<_, Error>((client, driver))
-        };
-        let (client, driver) = start(who, stop, async { Ok(connecting.await?) })?.wait()?;
+        let connection = connection.clone();
+        let connecting = async move { connect(&connection).await };
+        let (client, driver) = start(who, stop, connecting)?.wait()?;
         Ok(Session {
             who: who.to_owned(),
             client: Arc::new(client),
             stop: stop.clone(),
-            driver,
+            _driver: driver,
             first: Arc::default(),
         })
     }

@@ -134,6 +134,23 @@ stream = "a"
 fields = { a = "utf8" }
 nothing = 1
 metadata = { nothing = 1 }
+[sources.postgres]
+type = "postgres"
+server = "127.0.0.1"
+database = "a"
+user = "a"
+table = "a"
+growing = "a"
+fields = { a = "utf8" }
+nothing = 1
+[sources.postgres_log]
+type = "postgres"
+server = "127.0.0.1"
+database = "a"
+user = "a"
+table = "a"
+log = { nothing = 1 }
+fields = { a = "utf8" }
 [sources.redis_channel]
 type = "redis"
 server = "127.0.0.1"
@@ -204,7 +221,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 41, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 43, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));

@@ -61,6 +61,11 @@ fn debezium() {
 }
 
 #[test]
+fn postgres_sources() {
+    check(expect_file!["mistakes/postgres_sources.md"]);
+}
+
+#[test]
 fn cycles() {
     check(expect_file!["mistakes/cycles.md"]);
 }

@@ -1,0 +1,295 @@
+//! Reads the changes of a table from the server's log, as its plugin `pgoutput` tells them: by
+//! plain SQL, since no client that Sluicebox uses speaks the protocol of replication.
+//!
+//! The source has a slot, which keeps the log from what the last committed checkpoint has, and
+//! is moved on with each. What is read goes through a temporary copy of it, which moves on as
+//! it is read, and goes with its connection. A place is the end of the last transaction that
+//! was read whole, and how many rows of the next one were: transactions come whole, in the
+//! order of their commits, so that the next connection finds the same rows again.
+//!
+//! The rows that are there at the start are first copied to a table of the source's own. The
+//! copy has a snapshot, and transactions that it has seen are passed over in the log
+//! ([why](../../../../docs/decisions/0036-postgresql-sources.md)).
+
+/// What the server keeps for the source: the slot, the publication, the copy.
+pub mod kept;
+/// Messages of `pgoutput`.
+mod pgoutput;
+/// What changes become.
+mod rows;
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
+
+use self::kept::Kept;
+use self::pgoutput::{Message, read as read_message};
+use self::rows::{Changed, ChangedTable};
+use super::Failure;
+use super::place::{CopyPlace, LogPlace, Place};
+use super::reading::{Ended, Event, Events, ReadRow, Reader};
+use super::session::connect;
+use super::snapshot::Snapshot;
+use super::table_source::{Log, TableSource};
+use crate::blame::Fault;
+use crate::checkpoint::snapshot::Position;
+use crate::schema::Schema;
+use crate::source::SourceContext;
+
+/// About how many changes are asked for at a time; transactions come whole.
+const CHANGES: i32 = 10_000;
+
+/// The log is let go of, without a row, when it has grown by so many bytes.
+const SILENT_BYTES: u64 = 16 << 20;
+
+/// Reads on one connection after another.
+pub struct LogReader {
+    source: Arc<TableSource>,
+    log: Log,
+    schema: Arc<Schema>,
+    who: Arc<str>,
+    place: LogPlace,
+    /// The position that the last committed checkpoint has.
+    committed: watch::Receiver<Option<Position>>,
+    is_bootstrapped: bool,
+    /// Whether the copy may be there.
+    has_copy: bool,
+    /// How far the input knows.
+    told: u64,
+    /// What the server was told last on this connection.
+    let_go_of: Option<Position>,
+}
+
+impl LogReader {
+    pub fn new(
+        source: Arc<TableSource>,
+        log: Log,
+        context: &SourceContext,
+        place: LogPlace,
+        committed: watch::Receiver<Option<Position>>,
+    ) -> Self {
+        LogReader {
+            source,
+            log,
+            schema: context.schema.clone(),
+            who: context.node.clone(),
+            place,
+            committed,
+            is_bootstrapped: false,
+            has_copy: false,
+            told: 0,
+            let_go_of: None,
+        }
+    }
+}
+
+impl Reader for LogReader {
+    async fn read(&mut self, events: &mut Events) -> Result<(), Ended> {
+        let (client, _driver) = connect(&self.source.connection).await?;
+        let kept = Kept::new(&self.source, &self.log);
+        kept.lock(&client).await?;
+        self.source.types(&client, &self.schema, None).await?;
+        let mut table = ChangedTable::find(&client, &self.source, &self.log, &self.schema).await?;
+        match self.place.end {
+            None => {
+                self.place = kept.begin(&client, &self.schema, &self.who).await?;
+                self.tell_place(events).await?;
+            }
+            Some(end) => kept.check(&client, end).await?,
+        }
+        self.has_copy |= self.place.copy.is_some();
+        if let Some((row, snapshot)) = self.place.in_copy() {
+            self.read_copy(&client, &kept, row, snapshot, events)
+                .await?;
+        }
+        let copied = kept.copy_slot(&client).await?;
+        self.let_go_of = None;
+        loop {
+            self.let_go(&client, &kept).await?;
+            let found = self.read_log(&client, &copied, &mut table, events).await?;
+            events.flush().await?;
+            if found {
+                continue;
+            }
+            if !std::mem::replace(&mut self.is_bootstrapped, true) {
+                events.tell(Event::Bootstrapped).await?;
+                if self.log.is_bounded {
+                    events.tell(Event::End).await?;
+                }
+            }
+            let end = kept.end_of(&client, &copied).await?;
+            if self.place.row == 0 && end > self.told + SILENT_BYTES {
+                self.place = self.place.behind(end.max(self.told));
+                self.tell_place(events).await?;
+            }
+            // What is committed ends the wait, too: after the end, that is all there is to do.
+            tokio::select! {
+                () = tokio::time::sleep(self.log.poll_every) => {}
+                changed = self.committed.changed() => {
+                    if changed.is_err() {
+                        return Err(Ended::Closed);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl LogReader {
+    /// Lets go of what the last committed checkpoint has.
+    async fn let_go(&mut self, client: &Client, kept: &Kept) -> Result<(), Failure> {
+        let position = *self.committed.borrow_and_update();
+        match position {
+            Some(position) if position.offset > 0 && self.let_go_of != Some(position) => {
+                self.let_go_of = Some(position);
+                kept.let_go(client, position.offset).await?;
+                if position.rows.is_none() && std::mem::take(&mut self.has_copy) {
+                    kept.drop_copy(client).await?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads what is left of the copy.
+    async fn read_copy(
+        &mut self,
+        client: &Client,
+        kept: &Kept,
+        mut row: u64,
+        snapshot: Arc<Snapshot>,
+        events: &mut Events,
+    ) -> Result<(), Ended> {
+        let rows = kept.rows_of_copy(client, &self.schema, row).await?;
+        let mut rows = pin!(rows);
+        while let Some(found) = rows.try_next().await? {
+            let mut values = Vec::with_capacity(self.schema.fields.len());
+            for at in 0..self.schema.fields.len() {
+                values.push(found.try_get::<_, Option<&str>>(at)?);
+            }
+            row += 1;
+            self.place.copy = Some(CopyPlace {
+                row: Some(row),
+                snapshot: snapshot.clone(),
+            });
+            let payload = self.source.json(&self.schema, values.into_iter());
+            events
+                .push(ReadRow {
+                    payload: Ok(payload),
+                    place: Place::Log(self.place.clone()),
+                    change: Some((false, snapshot.taken_ms)),
+                })
+                .await?;
+        }
+        self.place.copy = Some(CopyPlace {
+            row: None,
+            snapshot,
+        });
+        self.tell_place(events).await
+    }
+
+    /// Reads what is there by way of the copied slot, which moves on. Returns whether there
+    /// was anything.
+    async fn read_log(
+        &mut self,
+        client: &Client,
+        copied: &str,
+        table: &mut ChangedTable,
+        events: &mut Events,
+    ) -> Result<bool, Ended> {
+        let sql = "SELECT lsn, data FROM pg_logical_slot_get_binary_changes($1, NULL, $2, \
+                   'proto_version', '1', 'publication_names', $3)";
+        let publication = super::quoted(&self.log.publication);
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&copied, &CHANGES, &publication];
+        let mut messages = pin!(client.query_raw(sql, parameters).await?);
+        let mut transaction = Transaction::default();
+        let mut found = false;
+        while let Some(message) = messages.try_next().await? {
+            // Also if it was read before: more may follow.
+            found = true;
+            let at: PgLsn = message.try_get(0)?;
+            let bytes: &[u8] = message.try_get(1)?;
+            let message = read_message(bytes).ok_or_else(|| {
+                Failure::new(
+                    format!("the server has told a change at {at} that is none of `pgoutput`"),
+                    Fault::OUTSIDE_LASTING,
+                )
+            })?;
+            match message {
+                Message::Begin {
+                    commit,
+                    time_ms,
+                    transaction: id,
+                } => {
+                    let was_read = self.place.end.is_some_and(|end| commit < end);
+                    let copy = self.place.copy.as_ref();
+                    let is_in_copy = copy.is_some_and(|copy| copy.snapshot.has_seen(id, commit));
+                    transaction = Transaction {
+                        time_ms,
+                        is_passed: was_read || is_in_copy,
+                        to_skip: self.place.row,
+                        last: None,
+                    };
+                }
+                Message::Commit { end } => {
+                    if self.place.end.is_none_or(|before| before < end) {
+                        self.place = self.place.behind(end);
+                        if let Some(last) = transaction.last.take() {
+                            self.push(last, transaction.time_ms, events).await?;
+                        }
+                    }
+                }
+                Message::Relation(relation) => table.learn(relation)?,
+                _ if transaction.is_passed => {}
+                message => {
+                    for row in table.rows(&self.source, &self.schema, message)? {
+                        if transaction.to_skip > 0 {
+                            transaction.to_skip -= 1;
+                        } else if let Some(last) = transaction.last.replace(row) {
+                            self.place.row += 1;
+                            self.push(last, transaction.time_ms, events).await?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Hands over a row behind which the place is.
+    async fn push(&mut self, row: Changed, time_ms: i64, events: &mut Events) -> Result<(), Ended> {
+        self.told = self.place.end.unwrap_or(0);
+        let row = ReadRow {
+            payload: row.payload,
+            place: Place::Log(self.place.clone()),
+            change: Some((row.is_taken_back, time_ms)),
+        };
+        Ok(events.push(row).await?)
+    }
+
+    /// Tells of a place without a row.
+    async fn tell_place(&mut self, events: &mut Events) -> Result<(), Ended> {
+        events.flush().await?;
+        self.told = self.place.end.unwrap_or(0);
+        let place = Place::Log(self.place.clone());
+        Ok(events.tell(Event::Passed(place)).await?)
+    }
+}
+
+/// A transaction that is being read.
+#[derive(Default)]
+struct Transaction {
+    time_ms: i64,
+    /// None of its rows are read: they were, or are in the copy.
+    is_passed: bool,
+    /// How many of its first rows were handed over on a connection before.
+    to_skip: u64,
+    /// The row that is not handed over yet: it may be the one that ends the transaction.
+    last: Option<Changed>,
+}
