@@ -621,7 +621,7 @@ fn mistakes_are_found_before_anything_runs() -> Outcome {
         help: correct the field's type or name; what rows may lack has a `?`
 
         x source `in` has a `schema`, and its format is json
-        help: remove it, or write `format = "avro"`
+        help: remove it, or write `format = "avro"` or "protobuf"
 
         x `registry` of source `in` is not the address of a registry
         help: write one such as "http://127.0.0.1:8081"; a user and a password are keys of their own: { address = "…", user = "…", password = { env = "…" } }
@@ -639,7 +639,7 @@ fn mistakes_are_found_before_anything_runs() -> Outcome {
         help: correct the schema, or the rows: an operator with `select` renames fields and leaves some out
 
         x sink `out` has a `registry`, and its format is json
-        help: remove it, or write `format = "avro"`
+        help: remove it, or write `format = "avro"` or "protobuf"
 
     "#]]
     .assert_eq(&shown.concat());
@@ -719,13 +719,13 @@ fn messages_of_protobuf_may_have_several_schemas() -> Outcome {
     let line = ("shop/line.proto", &*format!("{topic}-shop/line.proto"), 1);
     let first = add("one", order, &[line]);
     let order =
-        "syntax = \"proto3\"; package shop; message Order { string id = 7; int64 number = 1; }";
+        "syntax = \"proto3\"; package shop; message Order { int64 id = 7; string number = 1; }";
     let second = add("two", order, &[]);
     let other = registry.add(&format!("{topic}-avro"), ID, &[]);
     let rows = [
         framed(first, "0202 0807 1207 0a0178 1202080a 1a00"),
         framed(first, "00 0a0178"),
-        framed(second, "00 3a0139"),
+        framed(second, "00 3809"),
         framed(second, "0200 3a0178"),
         framed(second, "0206 0801"),
         framed(first, "0202 08"),
@@ -737,13 +737,14 @@ fn messages_of_protobuf_may_have_several_schemas() -> Outcome {
         message = "shop.Order"
         [sources.in.fields]
         id = "int64"
-        "at?" = "timestamp"
+        at = "timestamp?"
         "line?" = {{ sku = "utf8", "price?" = {{ cents = "int64" }} }}"#,
         registry.address()
     );
     let (rows, letters) = read_as("protobuf", broker, &topic, &keys);
     let shown: Vec<String> = rows.iter().map(Value::to_string).collect();
-    expect![[""]].assert_eq(&shown.join("\n"));
+    expect![[r#"{"at":"1970-01-01T00:00:00Z","id":7,"line":{"price":{"cents":10},"sku":"x"}}"#]]
+        .assert_eq(&shown.join("\n"));
     let error = |letter: &Value| {
         let error = letter["error"].as_str().unwrap_or_default().to_owned();
         let error = error.replace(&format!("schema {first} "), "schema FIRST ");
@@ -751,7 +752,14 @@ fn messages_of_protobuf_may_have_several_schemas() -> Outcome {
         error.replace(&format!("schema {other} "), "schema OTHER ")
     };
     let letters: Vec<String> = letters.iter().map(error).collect();
-    expect![[""]].assert_eq(&letters.join("\n"));
+    expect![[r#"
+        schema FIRST of the registry: the message is shop.Other, and `message` is shop.Order
+        schema SECOND of the registry: field `id` is int64 in `fields`, and string in the schema
+        schema SECOND of the registry: field `id` is int64 in `fields`, and string in the schema
+        schema SECOND of the registry: it has no message at [3]
+        field `id`: expected a number, found the end of the row
+        schema OTHER of the registry: it is of AVRO, and `format` is "protobuf""#]]
+    .assert_eq(&letters.join("\n"));
     Ok(())
 }
 
@@ -791,11 +799,27 @@ fn messages_of_protobuf_need_no_registry() -> Outcome {
         &[bytes("0804"), bytes("08"), bytes("120608 8080808008")],
     );
     let (rows, letters) = read_as("protobuf", broker, &topic, &format!("{schema}\n{fields}"));
+    // The same as it is compiled.
+    let mut compiler = protox::Compiler::new([&shop]).expect("a folder");
+    compiler.include_imports(true);
+    let compiled = compiler.open_file("order.proto").expect("a schema");
+    let compiled = compiled.encode_file_descriptor_set();
+    fs::write(shop.join("order.pb"), compiled).expect("a file");
+    let keys = format!("{schema}\n{fields}").replace("order.proto", "order.pb");
+    let again = read_as("protobuf", broker, &topic, &keys);
+    assert_eq!(again.0, rows);
     let shown: Vec<String> = rows.iter().map(Value::to_string).collect();
-    expect![[""]].assert_eq(&shown.join("\n"));
+    expect![[r#"
+        {"id":-1,"price":{"cents":5}}
+        {"id":0,"price":null}
+        {"id":4,"price":null}"#]]
+    .assert_eq(&shown.join("\n"));
     let error = |letter: &Value| letter["error"].as_str().unwrap_or_default().to_owned();
     let letters: Vec<String> = letters.iter().map(error).collect();
-    expect![[""]].assert_eq(&letters.join("\n"));
+    expect![[r#"
+        field `id`: expected a number, found the end of the row
+        field `price.cents`: expected int32, found 2147483648"#]]
+    .assert_eq(&letters.join("\n"));
     Ok(())
 }
 
@@ -890,7 +914,50 @@ fn mistakes_of_protobuf_are_found_before_anything_runs() -> Outcome {
         sink("id = \"int64?\"", "schema = \"id.proto\""),
         sink("\"id\" = \"list<int64>?\"", "registry = \"http://x\""),
     ];
-    expect![[""]].assert_eq(&shown.concat());
+    expect![[r#"
+        x source `in` has the format protobuf, and says not where its schema is
+        help: add `schema = "rows.proto"`, the file with the schema of all rows, or `registry = "http://…"`, where rows begin with the number of theirs
+
+        x `schema` of source `in` needs the file `no.proto`: it does not exist
+        help: paths are relative to the pipeline's file
+
+        x `schema` of source `in` cannot be read: lost.proto:4:5: import 'shop/money.proto' not found
+        help: files that it imports are looked for in its folder, and in those above it, up to that of the pipeline's file
+
+        x `schema` of source `in` cannot be read: bad.proto:3:3: name 'B' is not defined
+        help: the file has a schema as `protoc` reads it, in proto2 or proto3
+
+        x `schema` of source `in` cannot be read: worse.proto:1:9: expected an identifier, but found '{'
+        help: the file has a schema as `protoc` reads it, in proto2 or proto3
+
+        x `schema` of source `in` cannot be read: new.proto is written in an edition: schemas in `syntax = "proto2"` and "proto3" are read, editions are not
+        help: the file has a schema as `protoc` reads it, in proto2 or proto3
+
+        x `schema` of source `in` cannot be read: it is no descriptor set: failed to decode file descriptor set
+        help: a file whose name does not end with `.proto` is what `protoc --include_imports --descriptor_set_out=FILE` writes
+
+        x `schema` of source `in`: it has several messages, and `message` says not which: shop.Order, shop.Refund
+        help: write `message = "shop.Order"`, with the name of its package
+
+        x `schema` of source `in`: it has no message `Order`; the messages are: shop.Order, shop.Refund
+        help: write `message = "shop.Order"`, with the name of its package
+
+        x source `in`: field `id` is bool in `fields`, and int64 in the schema
+        help: correct the field's type or name; what rows may lack has a `?`
+
+        x source `in` has a `message`, and its format is json
+        help: remove it, or write `format = "protobuf"`
+
+        x `message` of source `in` means nothing here
+        help: remove it, or write `format = "protobuf"`
+
+        x sink `out` cannot write its rows as Protobuf: `id` may be null, which int64 in the schema cannot be: it would have to be `optional`
+        help: correct the schema, or the rows: an operator with `select` renames fields and leaves some out
+
+        x sink `out` cannot write its rows as Protobuf: `id: list<int64>?` cannot be in Protobuf, where lists and their elements are never null
+        help: correct the schema, or the rows: an operator with `select` renames fields and leaves some out
+
+    "#]].assert_eq(&shown.concat());
     Ok(())
 }
 

@@ -80,12 +80,13 @@ impl<'a> MessageKeys<'a> {
     /// Refuses the keys beside a format that has no schema.
     pub fn refuse(&self, table: &Table, format: &str, mistakes: &mut Diagnostics) {
         let place = |value: &ConfigValue| value.key_span();
+        let any = "\"avro\"` or \"protobuf\"";
         let keys = [
-            ("schema", self.schema.as_ref().map(place)),
-            ("message", self.message.as_ref().map(place)),
-            ("registry", table.place_of("registry")),
+            ("schema", any, self.schema.as_ref().map(place)),
+            ("message", "\"protobuf\"`", self.message.as_ref().map(place)),
+            ("registry", any, table.place_of("registry")),
         ];
-        for (key, place) in keys {
+        for (key, formats, place) in keys {
             let Some(place) = place else { continue };
             mistakes.push(
                 Mistake::new(format!(
@@ -93,7 +94,7 @@ impl<'a> MessageKeys<'a> {
                     table.owner()
                 ))
                 .at(place, "")
-                .help("remove it, or write `format = \"avro\"` or \"protobuf\""),
+                .help(format!("remove it, or write `format = {formats}")),
             );
         }
     }
@@ -121,21 +122,25 @@ fn read_protobuf(
 ) -> Option<ProtoSchema> {
     let path = value.path(mistakes)?;
     let file = mistakes.folder().join(path.get_ref());
-    let (read, help) = match extension(path.get_ref()) {
-        "proto" => (
-            read_proto(value, &file, mistakes)?,
-            "files that it imports are looked for in its folder, and in those above it, up to \
-             that of the pipeline's file",
-        ),
-        _ => (
-            ProtoFile::decode(&read_bytes(value, mistakes)?),
-            "a file whose name does not end with `.proto` is what `protoc \
-             --include_imports --descriptor_set_out=FILE` writes",
-        ),
+    let is_text = extension(path.get_ref()) == "proto";
+    let read = match is_text {
+        true => read_proto(value, &file, mistakes)?,
+        false => ProtoFile::decode(&read_bytes(value, mistakes)?),
     };
     let read = match read {
         Ok(file) => file,
         Err(why) => {
+            let help = match is_text {
+                true if why.ends_with("not found") => {
+                    "files that it imports are looked for in its folder, and in those above it, \
+                     up to that of the pipeline's file"
+                }
+                true => "the file has a schema as `protoc` reads it, in proto2 or proto3",
+                false => {
+                    "a file whose name does not end with `.proto` is what `protoc \
+                     --include_imports --descriptor_set_out=FILE` writes"
+                }
+            };
             mistakes.push(
                 Mistake::new(format!("{} cannot be read: {why}", value.what()))
                     .at(value.span(), "")

@@ -86,9 +86,10 @@ impl ProtobufRows {
             Schemas::One(Err(why)) => Err(RowFault::new(why.as_str())),
             Schemas::Registered(schemas) => {
                 let (id, row) = split(row)?;
+                let written = schemas.find_mut(id)?;
                 let (place, row) = split_place(row)?;
-                let program = schemas.find_mut(id)?.program(place, &self.expected);
-                let program = program
+                let program = written
+                    .program(place, &self.expected)
                     .map_err(|why| RowFault::new(format!("schema {id} of the registry: {why}")))?;
                 read_row(program, row, &mut self.rows, &mut self.parts)
             }

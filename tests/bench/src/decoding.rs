@@ -223,7 +223,7 @@ fn shop_event(row: u64) -> ShopEvent {
         item_id: format!("item-{}", row * 104_729 % 20_000),
         action: (row % 3) as i32,
         quantity: (row % 10) as i64,
-        price: (row % 5 != 0).then_some(100 + (row % 30_000) as i64),
+        price: (!row.is_multiple_of(5)).then_some(100 + (row % 30_000) as i64),
         ts: Some(Time {
             seconds: ms / 1_000,
             nanos: (ms % 1_000) as i32 * 1_000_000,

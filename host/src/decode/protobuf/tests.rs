@@ -961,14 +961,14 @@ fn no_bytes_cause_a_panic() {
         assert!(read.contains("Hamar"), "its neighbour is lost: {row:?}");
         bad += usize::from(read.contains("row 0: "));
         // What prost reads, the columns of one field have room for.
-        let read = decoded(&mut part, &some, &[row.clone()]);
+        let read = decoded(&mut part, &some, std::slice::from_ref(&row));
         assert!(
             !read.contains("row 0: ") || All::decode(&row[..]).is_err(),
             "{read}: {row:?}"
         );
         decoded(&mut framed_rows, &fields, &[framed(1, &row)]);
         let noise: Vec<u8> = (0..random.usize(..40)).map(|_| random.u8(..)).collect();
-        decoded(&mut whole, &fields, &[noise.clone()]);
+        decoded(&mut whole, &fields, std::slice::from_ref(&noise));
         decoded(&mut framed_rows, &fields, &[framed(1, &noise)]);
     }
     assert!(bad > 5_000, "only {bad} rows were bad");
