@@ -4,6 +4,14 @@
 /// before it does, or it is larger than 64 bits.
 #[inline(always)]
 pub fn read(data: &[u8]) -> Option<(u64, usize)> {
+    match data.first() {
+        // Most are small.
+        Some(&byte) if byte < 0x80 => Some((byte.into(), 1)),
+        _ => read_longer(data),
+    }
+}
+
+fn read_longer(data: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0u64;
     for (index, &byte) in data.iter().take(10).enumerate() {
         // The tenth byte has one bit.
