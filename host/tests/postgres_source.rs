@@ -39,6 +39,8 @@ tests![
     changes_are_read_with_the_rows_before_them,
     changes_are_read_by_a_key,
     changes_that_are_no_rows_are_told,
+    what_the_log_does_not_tell_ends_the_run,
+    another_column_is_not_gone_on_with,
     the_log_is_let_go_of_when_a_checkpoint_has_it,
     a_server_that_refuses_says_why,
     nothing_is_lost_or_doubled_by_kills,
@@ -436,6 +438,62 @@ fn changes_that_are_no_rows_are_told() -> Outcome {
     Ok(())
 }
 
+fn what_the_log_does_not_tell_ends_the_run() -> Outcome {
+    let server = server()?;
+    let table = "CREATE TABLE untold (id bigint PRIMARY KEY, state char(6), ok bool, host inet); \
+                 ALTER TABLE untold REPLICA IDENTITY FULL; \
+                 INSERT INTO untold VALUES (1, 'new', true, '::1')";
+    server.sql(table);
+    let source = "table = \"untold\"\nlog = {}\n\
+                  fields = { id = \"int64\", state = \"utf8?\", ok = \"utf8?\", host = \"utf8?\" }";
+    let case = Case::reading(server, "untold", source, &shown());
+    case.succeed();
+    server.sql("UPDATE untold SET state = 'paid', ok = false");
+    expect![[r#"
+        {"id":1,"state":"new   ","ok":"t","host":"::1","change":"+"}
+        {"id":1,"state":"new   ","ok":"t","host":"::1","change":"-"}
+        {"id":1,"state":"paid  ","ok":"f","host":"::1","change":"+"}
+    "#]]
+    .assert_eq(&case.succeed());
+    // Between two runs, a column gets another name.
+    server.sql("UPDATE untold SET ok = NULL");
+    server.sql("ALTER TABLE untold RENAME state TO stage");
+    let text = case.read("pipeline.toml");
+    let names = "names = { state = \"stage\" }\nfields";
+    std::fs::write(case.pipeline(), text.replace("fields", names)).expect("it is writable");
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: the table untold was changed, or does not publish all of its columns: it has no column `stage` in this part of the log. Have `names` say what it was called then, read up to here without the field, or begin anew with the rows that are there (`--drop`)
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&case.fail());
+    std::fs::write(case.pipeline(), text).expect("it is writable");
+    server.sql("ALTER TABLE untold RENAME stage TO state");
+    case.succeed();
+    server.sql("DROP TABLE untold");
+    server.sql(table);
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: the publication `sluicebox_untold_untold` does not have the table, as when it was made anew: ALTER PUBLICATION "sluicebox_untold_untold" ADD TABLE "untold"; what has changed meanwhile is not told, so begin anew then with the rows that are there (`--drop`)
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&case.fail());
+    Ok(())
+}
+
+fn another_column_is_not_gone_on_with() -> Outcome {
+    let server = server()?;
+    server.sql("CREATE TABLE two_grow (id bigint, name bigint)");
+    server.sql("INSERT INTO two_grow VALUES (1, 5), (2, 4)");
+    let source = "table = \"two_grow\"\ngrowing = \"id\"\nfields = { id = \"int64\" }";
+    let case = Case::reading(server, "two-grow", source, OUT);
+    case.succeed();
+    let text = case.read("pipeline.toml");
+    let text = text.replace("growing = \"id\"", "growing = \"name\"");
+    std::fs::write(case.pipeline(), text).expect("it is writable");
+    expect![[r#"
+        error: source `in`: the checkpoint had read two_grow, which the source does not read any more, or not in this way: read it as before, or drop what the checkpoint knows of this source (`sluicebox run --drop in`)
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&case.fail());
+    Ok(())
+}
+
 fn the_log_is_let_go_of_when_a_checkpoint_has_it() -> Outcome {
     let server = server()?;
     server.sql("CREATE TABLE held (id bigint PRIMARY KEY, name text)");
@@ -536,20 +594,48 @@ fn a_server_that_refuses_says_why() -> Outcome {
     server
         .sql("CREATE TABLE other_table (id int); CREATE PUBLICATION others FOR TABLE other_table");
     fails(
+        "not-whole",
+        &log("{ copy = false }"),
+        expect![[r#"
+        error: source `in`: database `shop` on SERVER: the table refused does not tell whole rows before they change: ALTER TABLE … REPLICA IDENTITY FULL has it do that, or name its `key`
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]],
+    );
+    server.sql("ALTER TABLE refused REPLICA IDENTITY FULL");
+    fails(
         "publication",
         &log("{ publication = \"others\" }"),
         expect![[r#"
-            error: source `in`: database `shop` on SERVER: the publication `others` does not have the table: ALTER PUBLICATION "others" ADD TABLE "refused"
+            error: source `in`: database `shop` on SERVER: the publication `others` does not have the table, as when it was made anew: ALTER PUBLICATION "others" ADD TABLE "refused"; what has changed meanwhile is not told, so begin anew then with the rows that are there (`--drop`)
               the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
         "#]],
     );
-    let case = Case::reading(server, "not-whole", &log("{ copy = false }"), &shown());
-    case.succeed();
-    server.sql("INSERT INTO refused (id) VALUES (1)");
+    server.sql("CREATE TABLE without_key (id bigint)");
+    let by_key = log("{ key = \"id\" }").replace("refused", "without_key");
+    server.sql("CREATE TABLE without_key_copy (id bigint PRIMARY KEY)");
+    let sink = "[sinks.out]\nSERVER\ninput = \"in\"\ntable = \"without_key_copy\"\n\
+                key = \"id\"\ndeletes = true\n";
+    let case = Case::reading(server, "without-key", &by_key, sink);
     expect![[r#"
-        error: source `in`: database `shop` on SERVER: the table refused does not tell whole rows before they change: ALTER TABLE … REPLICA IDENTITY FULL has it do that, or name its `key`
+        error: source `in`: database `shop` on SERVER: the table without_key has no primary key, and tells nothing of rows before they change: ALTER TABLE … REPLICA IDENTITY USING INDEX, or FULL has it do that
           the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
     "#]].assert_eq(&case.fail());
+    // It was not published: then it would take no more updates.
+    server.sql("INSERT INTO without_key VALUES (1); UPDATE without_key SET id = 2");
+    server.sql(
+        "CREATE TABLE part_told (id bigint, name text); \
+         ALTER TABLE part_told REPLICA IDENTITY FULL; \
+         CREATE PUBLICATION part_told FOR TABLE part_told (id)",
+    );
+    let part = log("{ publication = \"part_told\" }").replace("refused", "part_told");
+    fails(
+        "part-told",
+        &part,
+        expect![[r#"
+        error: source `in`: database `shop` on SERVER: the publication `part_told` leaves columns or rows of the table out: ALTER PUBLICATION "part_told" SET TABLE "part_told"
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]],
+    );
     Ok(())
 }
 

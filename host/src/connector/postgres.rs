@@ -195,6 +195,12 @@ fn fault_of(code: &SqlState) -> Fault {
     }
 }
 
+/// The text of a value as the log has it, too. A cast to text may be another: of `boolean`,
+/// `char(n)` and `inet` it is.
+fn shown(value: &str) -> String {
+    format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN format('%s', {value}) END")
+}
+
 /// A name as SQL quotes it.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -19,7 +19,7 @@ use super::place::{GrowingPlace, Place};
 use super::reading::{Ended, Event, Events, ReadRow, Reader};
 use super::session::connect;
 use super::table_source::{Growing, TableSource};
-use super::{Failure, quoted};
+use super::{Failure, quoted, shown};
 use crate::blame::Fault;
 use crate::schema::Schema;
 use crate::source::SourceContext;
@@ -182,7 +182,7 @@ impl Pages<'_> {
         let columns = self.source.columns(self.schema);
         let columns: String = columns
             .iter()
-            .map(|column| format!(", q.{}::text", quoted(column)))
+            .map(|column| format!(", {}", shown(&format!("q.{}", quoted(column)))))
             .collect();
         let last = place.last.clone().unwrap_or_default();
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&largest];

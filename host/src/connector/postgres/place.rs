@@ -31,6 +31,8 @@ impl Place {
 /// Behind a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrowingPlace {
+    /// The column whose values grow.
+    pub by: String,
     /// How many rows are before it.
     pub rows: u64,
     /// The last value as the server writes it, and the hash of the last row with it.
@@ -92,8 +94,8 @@ mod tests {
     #[test]
     fn what_a_checkpoint_keeps_is_read_for_ever() {
         for kept in [
-            r#"{"growing":{"rows":0,"last":null,"same":0}}"#,
-            r#"{"growing":{"rows":3,"last":["2024-01-01 00:00:00+00","0cc175b9"],"same":1}}"#,
+            r#"{"growing":{"by":"id","rows":0,"last":null,"same":0}}"#,
+            r#"{"growing":{"by":"at","rows":3,"last":["2024-01-01 00:00:00+00","0cc175b9"],"same":1}}"#,
             r#"{"log":{"end":null,"row":0,"copy":null}}"#,
             r#"{"log":{"end":26,"row":0,"copy":{"row":7,"snapshot":{"ended":1,"next":4,"running":[1,2],"until":99,"taken_ms":5}}}}"#,
             r#"{"log":{"end":27,"row":3,"copy":{"row":null,"snapshot":{"ended":1,"next":1,"running":[],"until":99,"taken_ms":5}}}}"#,

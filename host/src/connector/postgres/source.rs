@@ -328,12 +328,12 @@ fn open(source: &Arc<TableSource>, context: &SourceContext) -> Result<TableInput
         let kept = known.kept.as_deref().unwrap_or_default();
         let place = serde_json::from_str(kept).ok();
         restored = match (place, &source.by) {
-            (Some(place @ Place::Growing(_)), By::Growing(_))
-            | (Some(place @ Place::Log(_)), By::Log(_))
-                if known.name == name =>
+            (Some(Place::Growing(place)), By::Growing(growing))
+                if known.name == name && place.by == growing.column =>
             {
-                Some(place)
+                Some(Place::Growing(place))
             }
+            (Some(place @ Place::Log(_)), By::Log(_)) if known.name == name => Some(place),
             _ => {
                 return Err(context.refuse(
                     format!(
@@ -351,7 +351,10 @@ fn open(source: &Arc<TableSource>, context: &SourceContext) -> Result<TableInput
         By::Growing(growing) => {
             let place = match restored {
                 Some(Place::Growing(place)) => place,
-                _ => GrowingPlace::default(),
+                _ => GrowingPlace {
+                    by: growing.column.clone(),
+                    ..GrowingPlace::default()
+                },
             };
             let start = Place::Growing(place.clone());
             let reader = GrowingReader::new(source.clone(), growing.clone(), context, place);

@@ -10,7 +10,7 @@ use crate::blame::Fault;
 use crate::connector::postgres::place::{CopyPlace, LogPlace};
 use crate::connector::postgres::snapshot::Snapshot;
 use crate::connector::postgres::table_source::{Log, TableSource};
-use crate::connector::postgres::{Failure, quoted};
+use crate::connector::postgres::{Failure, quoted, shown};
 use crate::schema::Schema;
 
 /// The number of a row in the copy.
@@ -114,11 +114,27 @@ impl Kept {
 
     /// Makes the publication, unless it is there.
     async fn publish(&self, client: &Client) -> Result<(), Failure> {
-        let (name, table) = (&self.log.publication, self.source.table_sql());
+        if self.is_published(client).await? {
+            return Ok(());
+        }
         let made = format!(
-            "CREATE PUBLICATION {} FOR TABLE {table} WITH (publish_via_partition_root = true)",
-            quoted(name)
+            "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)",
+            quoted(&self.log.publication),
+            self.source.table_sql()
         );
+        client.batch_execute(&made).await.map_err(|error| {
+            let failure = Failure::from(error);
+            Failure {
+                cause: format!("{}; who owns the table may run {made}", failure.cause),
+                ..failure
+            }
+        })
+    }
+
+    /// Whether the publication is there. One that does not tell all of the table is refused.
+    async fn is_published(&self, client: &Client) -> Result<bool, Failure> {
+        let (name, table) = (&self.log.publication, self.source.table_sql());
+        // Older servers have neither lists of columns nor conditions.
         let found = client
             .query_opt(
                 "SELECT EXISTS (SELECT FROM pg_publication_tables t \
@@ -126,30 +142,31 @@ impl Kept {
                      JOIN pg_namespace n ON n.oid = c.relnamespace \
                      WHERE t.pubname = p.pubname AND t.schemaname = n.nspname \
                        AND t.tablename = c.relname), \
-                     pubinsert AND pubupdate AND pubdelete AND pubtruncate \
+                     pubinsert AND pubupdate AND pubdelete AND pubtruncate, \
+                     EXISTS (SELECT FROM pg_publication_rel r, to_jsonb(r) AS j \
+                         WHERE r.prpubid = p.oid AND r.prrelid = to_regclass($2::text) \
+                           AND coalesce(j ->> 'prattrs', j ->> 'prqual') IS NOT NULL) \
                  FROM pg_publication p WHERE pubname = $1",
                 &[name, &table],
             )
             .await?;
-        match found.map(|row| (row.get(0), row.get(1))) {
-            Some((true, true)) => Ok(()),
-            Some((false, _)) => Err(refused(format!(
-                "the publication `{name}` does not have the table: ALTER PUBLICATION {} ADD TABLE \
-                 {table}",
-                quoted(name)
+        let altered = format!("ALTER PUBLICATION {}", quoted(name));
+        match found.map(|row| (row.get(0), row.get(1), row.get(2))) {
+            None => Ok(false),
+            Some((true, true, false)) => Ok(true),
+            Some((false, _, _)) => Err(refused(format!(
+                "the publication `{name}` does not have the table, as when it was made anew: \
+                 {altered} ADD TABLE {table}; what has changed meanwhile is not told, so begin \
+                 anew then with the rows that are there (`--drop`)"
             ))),
-            Some((true, false)) => Err(refused(format!(
-                "the publication `{name}` leaves some changes out: ALTER PUBLICATION {} SET \
-                 (publish = 'insert, update, delete, truncate')",
-                quoted(name)
+            Some((true, false, _)) => Err(refused(format!(
+                "the publication `{name}` leaves some changes out: {altered} SET (publish = \
+                 'insert, update, delete, truncate')"
             ))),
-            None => client.batch_execute(&made).await.map_err(|error| {
-                let failure = Failure::from(error);
-                Failure {
-                    cause: format!("{}; who owns the table may run {made}", failure.cause),
-                    ..failure
-                }
-            }),
+            Some((true, true, true)) => Err(refused(format!(
+                "the publication `{name}` leaves columns or rows of the table out: {altered} SET \
+                 TABLE {table}"
+            ))),
         }
     }
 
@@ -198,9 +215,7 @@ impl Kept {
         row: u64,
     ) -> Result<RowStream, Failure> {
         let columns = self.source.columns(schema);
-        let columns = columns
-            .iter()
-            .map(|column| format!("{}::text", quoted(column)));
+        let columns = columns.iter().map(|column| shown(&quoted(column)));
         let columns: Vec<String> = columns.collect();
         let sql = format!(
             "SELECT {} FROM {} WHERE {ROW} > $1 ORDER BY {ROW}",
@@ -233,6 +248,12 @@ impl Kept {
             return Err(refused(format!(
                 "the server has let go of the log that the slot `{slot}` needs \
                  (`max_slot_wal_keep_size`): {anew}"
+            )));
+        }
+        if !self.is_published(client).await? {
+            return Err(refused(format!(
+                "the publication `{}` is gone, and with it what has changed since: {anew}",
+                self.log.publication
             )));
         }
         match confirmed.map(u64::from) {

@@ -15,6 +15,46 @@ pub struct Changed {
     pub is_taken_back: bool,
 }
 
+/// Checks that the table and its partitions tell what a row was before a change: all of it, or
+/// its key. One that tells neither takes no more changes when it is published.
+async fn check_identity(
+    client: &Client,
+    table: &str,
+    id: u32,
+    by_key: bool,
+) -> Result<(), Failure> {
+    let lacking = client
+        .query_opt(
+            "SELECT c.oid::regclass::text FROM pg_class c \
+             WHERE c.oid IN (SELECT $1::oid UNION SELECT relid FROM pg_partition_tree($1::oid)) \
+               AND c.relreplident <> 'f' \
+               AND NOT ($2 AND (c.relreplident = 'i' OR c.relreplident = 'd' AND EXISTS \
+                   (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))) \
+             ORDER BY c.oid LIMIT 1",
+            &[&id, &by_key],
+        )
+        .await?;
+    let Some(lacking) = lacking else {
+        return Ok(());
+    };
+    let (of, lacking): (String, String) = (table.to_owned(), lacking.get(0));
+    let which = match lacking == of {
+        true => String::new(),
+        false => format!(" ({lacking})"),
+    };
+    let cause = match by_key {
+        true => format!(
+            "the table {of}{which} has no primary key, and tells nothing of rows before they \
+             change: ALTER TABLE … REPLICA IDENTITY USING INDEX, or FULL has it do that"
+        ),
+        false => format!(
+            "the table {of}{which} does not tell whole rows before they change: ALTER TABLE … \
+             REPLICA IDENTITY FULL has it do that, or name its `key`"
+        ),
+    };
+    Err(Failure::new(cause, Fault::OUTSIDE_LASTING))
+}
+
 /// The table whose changes are read.
 pub struct ChangedTable {
     /// As the server numbers it.
@@ -25,7 +65,7 @@ pub struct ChangedTable {
     /// The fields of the key, if rows take the place of others by one.
     key: Option<Vec<usize>>,
     /// The column of each field, as the log has told last.
-    columns: Vec<Option<usize>>,
+    columns: Vec<usize>,
 }
 
 impl ChangedTable {
@@ -45,6 +85,7 @@ impl ChangedTable {
             Failure::new(cause, Fault::OUTSIDE_LASTING)
         })?;
         let key = log.changes.key.as_ref();
+        check_identity(client, &source.name(), id, key.is_some()).await?;
         let fields = source.columns(schema).into_iter();
         Ok(ChangedTable {
             id,
@@ -70,20 +111,16 @@ impl ChangedTable {
         };
         let mut columns = Vec::with_capacity(self.fields.len());
         for (at, (name, field)) in self.fields.iter().enumerate() {
-            let found = relation
-                .columns
-                .iter()
-                .position(|column| column.name == *name);
-            let Some(column) = found.map(|found| &relation.columns[found]) else {
-                if field.nullable {
-                    columns.push(None);
-                    continue;
-                }
+            let mut told = relation.columns.iter();
+            let Some(found) = told.position(|column| column.name == *name) else {
                 return refuse(format!(
-                    "was changed: it has no column `{name}` in this part of the log. Let the \
-                     field be missing (`?`), or have `names` say what it is called"
+                    "was changed, or does not publish all of its columns: it has no column \
+                     `{name}` in this part of the log. Have `names` say what it was called then, \
+                     read up to here without the field, or begin anew with the rows that are \
+                     there (`--drop`)"
                 ));
             };
+            let column = &relation.columns[found];
             let of = Type::from_oid(column.type_id);
             if let Some(of) = of.filter(|of| !texts::may_be(&field.data_type, of)) {
                 return refuse(format!(
@@ -102,8 +139,9 @@ impl ChangedTable {
         }
         if self.key.is_none() && !relation.tells_whole {
             return refuse(
-                "does not tell whole rows before they change: ALTER TABLE … REPLICA IDENTITY FULL \
-                 has it do that, or name its `key`"
+                "has not told whole rows before they changed, and does with ALTER TABLE … REPLICA \
+                 IDENTITY FULL: begin anew then with the rows that are there (`--drop`), or name \
+                 its `key`"
                     .to_owned(),
             );
         }
@@ -173,8 +211,8 @@ impl ChangedTable {
 
     /// The value of a field in a row.
     fn value<'m>(&self, row: &Row<'m>, field: usize) -> Value<'m> {
-        let column = self.columns.get(field).copied().flatten();
-        let value = column.and_then(|column| row.get(column));
+        let column = self.columns.get(field);
+        let value = column.and_then(|&column| row.get(column));
         value.copied().unwrap_or(Value::Null)
     }
 
