@@ -354,6 +354,7 @@ fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
     }
 }
 
+/// Schemas and rows for the tests of formats that have schemas.
 #[cfg(test)]
 pub(crate) mod in_tests;
 #[cfg(test)]

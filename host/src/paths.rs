@@ -316,6 +316,12 @@ pub fn show_files<T: AsRef<Path>>(files: &[T]) -> String {
     }
 }
 
+/// What follows the last dot of the file's name.
+pub fn extension(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.rsplit_once('.').map_or("", |(_, extension)| extension)
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;

@@ -199,11 +199,10 @@ fn other_logic_takes_over_at_a_barrier_while_the_run_goes_on() {
     assert_same(&undisturbed(), &sorted(&out), "the rows of both");
     assert_eq!(ended.revision, 2);
     assert!(!ended.swapped && ended.restarts == 0);
-    // Each counts its own rows, and none is counted twice or by neither.
+    // Counters go on from those before, and no row is counted twice or not at all.
     let (then, now) = (before[1].snapshot(), &ended.nodes[1]);
-    assert!(then.rows_in >= 1_000, "{then:?}");
-    assert!(now.rows_in >= 1_000, "{now:?}");
-    assert_eq!(then.rows_in + now.rows_in, ROWS);
+    assert!((1_000..=ROWS - 1_000).contains(&then.rows_in), "{then:?}");
+    assert_eq!(now.rows_in, ROWS);
     let replaced = |done: &CompletedCheckpoint| done.purpose == Purpose::Replace;
     assert_eq!(
         pipeline

@@ -644,9 +644,3 @@ pub fn read_instant(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<i
     }
     instant
 }
-
-/// What follows the last dot of the file's name.
-pub fn extension(path: &str) -> &str {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.rsplit_once('.').map_or("", |(_, extension)| extension)
-}

@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use toml::Spanned;
 
 use super::diagnostics::{Diagnostics, Mistake};
-use super::format::extension;
 use super::reader::{ConfigValue, Table};
 use crate::avro::AvroSchema;
 use crate::format::{AvroFormat, MessageFormat, ProtobufFormat};
+use crate::paths;
 use crate::protobuf::{ProtoFile, ProtoSchema};
 
 /// No schema is longer; a larger file was named by mistake.
@@ -122,7 +122,7 @@ fn read_protobuf(
 ) -> Option<ProtoSchema> {
     let path = value.path(mistakes)?;
     let file = mistakes.folder().join(path.get_ref());
-    let is_text = extension(path.get_ref()) == "proto";
+    let is_text = paths::extension(path.get_ref()) == "proto";
     let read = match is_text {
         true => read_proto(value, &file, mistakes)?,
         false => ProtoFile::decode(&read_bytes(value, mistakes)?),

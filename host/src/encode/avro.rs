@@ -12,7 +12,7 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType as ArrowType;
 use serde_json::{Value as Json, json};
 
-use super::{identifier, range, whole};
+use super::values::{identifier, range, whole};
 use crate::avro::{
     AvroSchema, AvroType, ByteSize, RecordSchema, byte_size, type_name, write_bytes, write_long,
 };

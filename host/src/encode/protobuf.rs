@@ -9,7 +9,7 @@ use arrow_array::types::{Decimal128Type, Float32Type, Float64Type, TimestampMill
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType as ArrowType;
 
-use super::{identifier, range, whole};
+use super::values::{identifier, range, whole};
 use crate::decimal;
 use crate::protobuf::{
     Cardinality, FieldDescriptor, Kind, MessageDescriptor, ProtoFile, ProtoSchema, is_packed,

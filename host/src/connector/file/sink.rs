@@ -29,14 +29,16 @@ use super::sink_format::{SINK_FORMATS, SinkFormat};
 use super::text_file::TextFile;
 use super::written::list_with;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::format::{extension, read_csv};
+use crate::config::format::read_csv;
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::text_rows::{Csv, JsonLines, TextFormat};
 use crate::connector::{Description, Planning};
 use crate::devices::is_named_pipe;
 use crate::files::{Depth, FileUser};
 use crate::format::CsvFormat;
-use crate::paths::{STANDARD_OUTPUT, identity, is_device, is_nowhere, name_in, written_at};
+use crate::paths::{
+    STANDARD_OUTPUT, extension, identity, is_device, is_nowhere, name_in, written_at,
+};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};

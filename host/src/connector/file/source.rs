@@ -23,7 +23,7 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, SourceSnapshot};
 use crate::config::column::{self, DeclaredColumn};
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
-use crate::config::format::{FILES, FormatKind, WrittenRows, extension, read_rows};
+use crate::config::format::{FILES, FormatKind, WrittenRows, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::config::secrets;
 use crate::connector::{Description, InputFiles, Planning};
@@ -31,7 +31,7 @@ use crate::decode::{Decoder, Header, check_header_start};
 use crate::files::{FileUser, what_is_missing};
 use crate::format::{Format, RowFormat, TableChanges};
 use crate::paths::{
-    here_if_empty, identity, name_matches, path_matches, read_folder, show_files, shown,
+    extension, here_if_empty, identity, name_matches, path_matches, read_folder, show_files, shown,
 };
 use crate::plan::state::RemotePlan;
 use crate::schema::{DataType, Field, Schema};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::FolderLock;
+use super::lock::FolderLock;
 use super::trouble::io;
 use crate::checkpoint::changes;
 use crate::checkpoint::checksum::Checksum;
