@@ -5,6 +5,10 @@
 #[path = "common/killed.rs"]
 #[expect(dead_code, reason = "no server is killed here")]
 mod killed;
+/// What a host says.
+#[expect(dead_code, reason = "what is told of errors is tested elsewhere")]
+#[path = "common/said.rs"]
+mod said;
 /// Runs that are as long as a test needs them.
 #[path = "common/sized.rs"]
 mod sized;
@@ -13,9 +17,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use killed::{host, in_rounds_of, tail};
+use said::said;
 use sized::rows_for_a_while;
 use sluicebox::checkpoint::crash::PLACES;
 use tempfile::TempDir;
@@ -56,12 +60,7 @@ impl Copying {
     fn said(&self, command: &str, pipeline: &str) -> (bool, String) {
         let mut host = host();
         host.args([command, pipeline]).current_dir(&self.folder);
-        let output = host.stderr(Stdio::piped()).output().expect("the host runs");
-        let said = [output.stdout, output.stderr].concat();
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&said).into_owned(),
-        )
+        said(&mut host)
     }
 
     fn run(&self, pipeline: &str) {

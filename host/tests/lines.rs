@@ -10,6 +10,10 @@ mod certificate;
 /// Runs that are killed.
 #[path = "common/killed.rs"]
 mod killed;
+/// What a host says.
+#[expect(dead_code, reason = "no run fails here")]
+#[path = "common/said.rs"]
+mod said;
 /// Signals to runs.
 #[path = "common/signal.rs"]
 mod signal;
@@ -35,6 +39,7 @@ use openssl::ssl::{SslAcceptor, SslMethod};
 use openssl::x509::X509;
 
 use killed::{Kills, host, tail};
+use said::said;
 use waiting::{free_address, until};
 
 /// A folder with a pipeline.
@@ -61,14 +66,8 @@ impl Case {
 
     /// What a command of the host says, which has to go well.
     fn succeed(&self, arguments: &[&str]) -> String {
-        let output = host()
-            .args(arguments)
-            .arg(self.pipeline())
-            .output()
-            .expect("the host runs");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(output.status.success(), "{said}");
+        let (is_good, said) = said(host().args(arguments).arg(self.pipeline()));
+        assert!(is_good, "{said}");
         said
     }
 

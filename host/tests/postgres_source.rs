@@ -18,6 +18,9 @@ mod disk;
 #[expect(dead_code, reason = "some of it is for the sink's tests")]
 #[path = "common/postgres.rs"]
 mod postgres;
+/// What a host says.
+#[path = "common/said.rs"]
+mod said;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -29,6 +32,7 @@ use serde_json::Value;
 use harness::Outcome;
 use killed::{Kills, host, tail};
 use postgres::{Server, server};
+use said::{error_in, said};
 
 tests![
     what_the_sink_writes_is_read_back,
@@ -92,16 +96,9 @@ impl<'a> Case<'a> {
 
     /// What the host says, and whether it went well.
     fn command(&self, arguments: &[&str]) -> (bool, String) {
-        let output = host()
-            .args(arguments)
-            .arg(self.pipeline())
-            .current_dir(self.folder.path())
-            .output()
-            .expect("the host runs");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(!said.contains("s3cret"), "{said}");
-        (output.status.success(), said)
+        let mut host = host();
+        host.args(arguments).arg(self.pipeline());
+        said(host.current_dir(self.folder.path()))
     }
 
     /// What a run writes.
@@ -115,9 +112,7 @@ impl<'a> Case<'a> {
     fn fail(&self) -> String {
         let (is_good, said) = self.command(&["run", "--quiet"]);
         assert!(!is_good, "{said}");
-        let said = said.replace(&self.server.address, "SERVER");
-        let errors = said.lines().skip_while(|line| !line.starts_with("error"));
-        errors.collect::<Vec<_>>().join("\n") + "\n"
+        error_in(&said.replace(&self.server.address, "SERVER"))
     }
 
     /// A host that runs until it is stopped.

@@ -13,6 +13,9 @@ mod killed;
 /// A real server.
 #[path = "common/redis.rs"]
 mod redis;
+/// What a host says.
+#[path = "common/said.rs"]
+mod said;
 /// Signals to runs.
 #[path = "common/signal.rs"]
 mod signal;
@@ -29,6 +32,7 @@ use expect_test::{Expect, expect};
 use harness::Outcome;
 use killed::{Kills, host, tail};
 use redis::{Server, server};
+use said::{error_in, said};
 use waiting::until;
 
 tests![
@@ -89,15 +93,7 @@ impl<'a> Case<'a> {
 
     /// What the host says, and whether it went well.
     fn command(&self, arguments: &[&str]) -> (bool, String) {
-        let output = host()
-            .args(arguments)
-            .arg(self.pipeline())
-            .output()
-            .expect("the host runs");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(!said.contains("s3cret"), "{said}");
-        (output.status.success(), said)
+        said(host().args(arguments).arg(self.pipeline()))
     }
 
     /// What a run writes.
@@ -111,9 +107,7 @@ impl<'a> Case<'a> {
     fn fail(&self) -> String {
         let (is_good, said) = self.command(&["run", "--quiet"]);
         assert!(!is_good, "{said}");
-        let said = said.replace(&self.server.address, "ADDRESS");
-        let errors = said.lines().skip_while(|line| !line.starts_with("error"));
-        errors.collect::<Vec<_>>().join("\n") + "\n"
+        error_in(&said.replace(&self.server.address, "ADDRESS"))
     }
 }
 

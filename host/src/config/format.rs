@@ -2,6 +2,7 @@
 //! `fields` and `names`.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use toml::Spanned;
 
@@ -436,6 +437,24 @@ fn read_debezium(
         format.decimals = decimals?.into_inner();
     }
     Some(format)
+}
+
+/// Refuses a key by which rows that are changes would have more fields than their own.
+pub fn refuse_added_fields(
+    table: &Table<'_>,
+    (key, what): (&str, &str),
+    place: Range<usize>,
+    mistakes: &mut Diagnostics,
+) {
+    let owner = table.owner();
+    mistakes.push(
+        Mistake::new(format!("{owner} has `{key}`, and its {what} are changes"))
+            .at(place, "")
+            .help(
+                "remove it: a row that is taken back is the one that came before, in all its \
+                 fields",
+            ),
+    );
 }
 
 /// As Debezium's `decimal.handling.mode`; what is "double" there needs no word here.

@@ -71,6 +71,15 @@ impl fmt::Display for RowFault {
     }
 }
 
+/// A text, if it is one.
+#[inline]
+pub(super) fn utf8(text: &[u8]) -> Result<&[u8], RowFault> {
+    match simdutf8::basic::from_utf8(text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(RowFault::not_utf8(text)),
+    }
+}
+
 /// A row ends within a value.
 #[cold]
 pub(super) fn ends_within(what: &str, size: usize, left: usize) -> RowFault {

@@ -71,3 +71,16 @@ pub fn decoded(decoder: &mut Decoder, fields: &[Field], rows: &[Vec<u8>]) -> Str
 pub fn framed(id: u32, row: &[u8]) -> Vec<u8> {
     [&[0][..], &id.to_be_bytes(), row].concat()
 }
+
+/// Changes some bytes of a row, or cuts it off.
+pub fn damage(row: &mut Vec<u8>, random: &mut fastrand::Rng) {
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(..row.len());
+        match random.u8(..4) {
+            0 => row[at] = random.u8(..),
+            1 => row.truncate(at.max(1)),
+            2 => row.insert(at, random.u8(..)),
+            _ => row[at] ^= 1 << random.u8(..8),
+        }
+    }
+}

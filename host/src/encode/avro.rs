@@ -5,14 +5,12 @@ use std::collections::HashMap;
 
 use apache_avro::schema::{RecordField, UuidSchema};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Decimal128Type, Float32Type, Float64Type, TimestampMillisecondType, UInt64Type,
-};
+use arrow_array::types::{Decimal128Type, TimestampMillisecondType, UInt64Type};
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType as ArrowType;
 use serde_json::{Value as Json, json};
 
-use super::values::{identifier, range, whole};
+use super::values::{double, float, identifier, range, whole};
 use crate::avro::{
     AvroSchema, AvroType, ByteSize, RecordSchema, byte_size, type_name, write_bytes, write_long,
 };
@@ -253,17 +251,8 @@ impl Write {
         match self {
             Write::Bool => out.push(u8::from(array.as_boolean().value(row))),
             Write::Whole => write_long(out, whole(array, row)),
-            Write::Float => {
-                let value = array.as_primitive::<Float32Type>().value(row);
-                out.extend_from_slice(&value.to_le_bytes());
-            }
-            Write::Double => {
-                let value = match array.data_type() {
-                    ArrowType::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
-                    _ => array.as_primitive::<Float64Type>().value(row),
-                };
-                out.extend_from_slice(&value.to_le_bytes());
-            }
+            Write::Float => out.extend_from_slice(&float(array, row)),
+            Write::Double => out.extend_from_slice(&double(array, row)),
             Write::Time(per_ms) => {
                 let ms = array.as_primitive::<TimestampMillisecondType>().value(row);
                 let time = ms.checked_mul(*per_ms).ok_or_else(|| {

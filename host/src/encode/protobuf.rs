@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Decimal128Type, Float32Type, Float64Type, TimestampMillisecondType};
+use arrow_array::types::{Decimal128Type, TimestampMillisecondType};
 use arrow_array::{Array, ArrayRef};
-use arrow_schema::DataType as ArrowType;
 
-use super::values::{identifier, range, whole};
+use super::values::{double, float, identifier, range, whole};
 use crate::decimal;
 use crate::protobuf::{
     Cardinality, FieldDescriptor, Kind, MessageDescriptor, ProtoFile, ProtoSchema, is_packed,
@@ -329,17 +328,8 @@ impl Write {
             Write::ZigZag => varint::write(out, varint::zigzag(whole(array, row))),
             Write::Fixed32 => out.extend_from_slice(&(whole(array, row) as u32).to_le_bytes()),
             Write::Fixed64 => out.extend_from_slice(&whole(array, row).to_le_bytes()),
-            Write::Float => {
-                let value = array.as_primitive::<Float32Type>().value(row);
-                out.extend_from_slice(&value.to_le_bytes());
-            }
-            Write::Double => {
-                let value = match array.data_type() {
-                    ArrowType::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
-                    _ => array.as_primitive::<Float64Type>().value(row),
-                };
-                out.extend_from_slice(&value.to_le_bytes());
-            }
+            Write::Float => out.extend_from_slice(&float(array, row)),
+            Write::Double => out.extend_from_slice(&double(array, row)),
             Write::Bool => out.push(u8::from(array.as_boolean().value(row))),
             Write::Text => write_bytes(out, array.as_string::<i32>().value(row).as_bytes()),
             Write::Bytes => write_bytes(out, array.as_binary::<i32>().value(row)),

@@ -5,7 +5,8 @@ use std::ops::Range;
 use arrow_array::ArrayRef;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
 };
 use arrow_schema::DataType as ArrowType;
 
@@ -21,6 +22,20 @@ pub fn whole(array: &ArrayRef, row: usize) -> i64 {
         ArrowType::UInt64 => array.as_primitive::<UInt64Type>().value(row).cast_signed(),
         _ => array.as_primitive::<Int64Type>().value(row),
     }
+}
+
+/// A float of 32 bits, as its bytes.
+pub fn float(array: &ArrayRef, row: usize) -> [u8; 4] {
+    array.as_primitive::<Float32Type>().value(row).to_le_bytes()
+}
+
+/// A float of 32 or 64 bits, as the bytes of one of 64.
+pub fn double(array: &ArrayRef, row: usize) -> [u8; 8] {
+    let value: f64 = match array.data_type() {
+        ArrowType::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
+        _ => array.as_primitive::<Float64Type>().value(row),
+    };
+    value.to_le_bytes()
 }
 
 /// Where the elements of a row's list are.

@@ -23,7 +23,7 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, SourceSnapshot};
 use crate::config::column::{self, DeclaredColumn};
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
-use crate::config::format::{FILES, FormatKind, WrittenRows, read_rows};
+use crate::config::format::{FILES, FormatKind, WrittenRows, read_rows, refuse_added_fields};
 use crate::config::reader::{ConfigValue, Table};
 use crate::config::secrets;
 use crate::connector::{Description, InputFiles, Planning};
@@ -228,17 +228,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let place = folders.as_ref().map(ConfigValue::key_span);
     let (rows, mut columns) = (rows?, Vec::new());
     if let (Some(_), Some(place)) = (rows.format.format.changes(), &place) {
-        mistakes.push(
-            Mistake::new(format!(
-                "{} has `folders`, and its rows are changes",
-                table.owner()
-            ))
-            .at(place.clone(), "")
-            .help(
-                "remove it: a row that is taken back is the one that came before, in all its \
-                 fields",
-            ),
-        );
+        refuse_added_fields(table, ("folders", "rows"), place.clone(), mistakes);
         return None;
     }
     columns.extend(rows.columns.iter().cloned());

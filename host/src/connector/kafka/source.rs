@@ -12,7 +12,7 @@ use super::registry::{Problem, Registry};
 use super::subscription::{KafkaColumn, KafkaStart, Subscription};
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::format::{FormatKind, MESSAGES, read_instant, read_rows};
+use crate::config::format::{FormatKind, MESSAGES, read_instant, read_rows, refuse_added_fields};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::beside::{declared, read_beside, with_beside};
 use crate::connector::{Description, Planning};
@@ -102,17 +102,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         .as_ref()
         .is_some_and(|rows| rows.format.format.changes().is_some());
     if let (true, Some((_, name))) = (changes, metadata.first()) {
-        mistakes.push(
-            Mistake::new(format!(
-                "{} has `metadata`, and its messages are changes",
-                table.owner()
-            ))
-            .at(name.span(), "")
-            .help(
-                "remove it: a row that is taken back is the one that came before, in all its \
-                 fields",
-            ),
-        );
+        refuse_added_fields(table, ("metadata", "messages"), name.span(), mistakes);
         return None;
     }
     let discover_every_ms = discover_every.and_then(|ms| u64::try_from(ms.into_inner()).ok());

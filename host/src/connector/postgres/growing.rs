@@ -19,9 +19,9 @@ use super::place::{GrowingPlace, Place};
 use super::reading::{Ended, Event, Events, ReadRow, Reader};
 use super::session::connect;
 use super::table_source::{Growing, TableSource};
-use super::{Failure, quoted, shown};
+use super::{Failure, quoted, shown, texts};
 use crate::blame::Fault;
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 use crate::source::SourceContext;
 
 /// How many rows a query asks for.
@@ -68,7 +68,8 @@ impl Reader for GrowingReader {
         let pages = Pages {
             source: &self.source,
             growing: &self.growing,
-            schema: &self.schema,
+            fields: &self.schema.fields,
+            columns: self.source.columns(&self.schema),
             client,
             value_type,
         };
@@ -122,7 +123,9 @@ impl GrowingReader {
 struct Pages<'s> {
     source: &'s TableSource,
     growing: &'s Growing,
-    schema: &'s Schema,
+    fields: &'s [Field],
+    /// What the fields are read from.
+    columns: Vec<String>,
     client: Client,
     value_type: String,
 }
@@ -179,8 +182,8 @@ impl Pages<'_> {
         let value = format!("q.{}", quoted(&self.growing.column));
         let of = &self.value_type;
         let hash = "md5(q::text) COLLATE \"C\"";
-        let columns = self.source.columns(self.schema);
-        let columns: String = columns
+        let columns: String = self
+            .columns
             .iter()
             .map(|column| format!(", {}", shown(&format!("q.{}", quoted(column)))))
             .collect();
@@ -229,11 +232,11 @@ impl Pages<'_> {
     }
 
     fn json(&self, row: &Row) -> Result<Vec<u8>, Failure> {
-        let mut values = Vec::with_capacity(self.schema.fields.len());
-        for at in 0..self.schema.fields.len() {
+        let mut values = Vec::with_capacity(self.fields.len());
+        for at in 0..self.fields.len() {
             values.push(row.try_get::<_, Option<&str>>(at + 2)?);
         }
-        Ok(self.source.json(self.schema, values.into_iter()))
+        Ok(texts::row(&self.columns, self.fields, values.into_iter()))
     }
 }
 

@@ -35,6 +35,7 @@ use super::reading::{Ended, Event, Events, ReadRow, Reader};
 use super::session::connect;
 use super::snapshot::Snapshot;
 use super::table_source::{Log, TableSource};
+use super::texts;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::schema::Schema;
@@ -165,7 +166,8 @@ impl LogReader {
         snapshot: Arc<Snapshot>,
         events: &mut Events,
     ) -> Result<(), Ended> {
-        let rows = kept.rows_of_copy(client, &self.schema, row).await?;
+        let names = self.source.columns(&self.schema);
+        let rows = kept.rows_of_copy(client, &names, row).await?;
         let mut rows = pin!(rows);
         while let Some(found) = rows.try_next().await? {
             let mut values = Vec::with_capacity(self.schema.fields.len());
@@ -177,7 +179,7 @@ impl LogReader {
                 row: Some(row),
                 snapshot: snapshot.clone(),
             });
-            let payload = self.source.json(&self.schema, values.into_iter());
+            let payload = texts::row(&names, &self.schema.fields, values.into_iter());
             events
                 .push(ReadRow {
                     payload: Ok(payload),
@@ -248,7 +250,7 @@ impl LogReader {
                 Message::Relation(relation) => table.learn(relation)?,
                 _ if transaction.is_passed => {}
                 message => {
-                    for row in table.rows(&self.source, &self.schema, message)? {
+                    for row in table.rows(message)? {
                         if transaction.to_skip > 0 {
                             transaction.to_skip -= 1;
                         } else if let Some(last) = transaction.last.replace(row) {

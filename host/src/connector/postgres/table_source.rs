@@ -9,7 +9,6 @@ use super::table::TableName;
 use super::{Failure, PostgresConnection, quoted, texts};
 use crate::blame::Fault;
 use crate::format::{RowFormat, TableChanges};
-use crate::json::write_json;
 use crate::schema::Schema;
 
 /// What is read.
@@ -127,28 +126,5 @@ impl TableSource {
                 Fault::OUTSIDE_LASTING,
             )),
         }
-    }
-
-    /// A row as JSON, of the texts of its columns.
-    pub fn json<'t>(
-        &self,
-        schema: &Schema,
-        texts: impl Iterator<Item = Option<&'t str>>,
-    ) -> Vec<u8> {
-        let mut out = vec![b'{'];
-        let names = self.columns(schema);
-        for ((field, name), text) in schema.fields.iter().zip(&names).zip(texts) {
-            if out.len() > 1 {
-                out.push(b',');
-            }
-            write_json(&mut out, name);
-            out.push(b':');
-            match text {
-                Some(text) => texts::write(&mut out, &field.data_type, text),
-                None => out.extend_from_slice(b"null"),
-            }
-        }
-        out.push(b'}');
-        out
     }
 }

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use tokio_postgres::types::{Kind, Type};
 
 use crate::json::write_json;
-use crate::schema::DataType;
+use crate::schema::{DataType, Field};
 
 /// Whether values of a type of the server may be values of a field.
 pub fn may_be(data_type: &DataType, of: &Type) -> bool {
@@ -44,9 +44,31 @@ pub fn may_be(data_type: &DataType, of: &Type) -> bool {
     }
 }
 
+/// A row as JSON, of the names and the texts of its columns.
+pub fn row<'t>(
+    names: &[String],
+    fields: &[Field],
+    texts: impl Iterator<Item = Option<&'t str>>,
+) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    for ((field, name), text) in fields.iter().zip(names).zip(texts) {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        write_json(&mut out, name);
+        out.push(b':');
+        match text {
+            Some(text) => write(&mut out, &field.data_type, text),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+    out
+}
+
 /// Appends a value. One that is none of the type becomes a text, which no decoder takes for
 /// one.
-pub fn write(out: &mut Vec<u8>, data_type: &DataType, text: &str) {
+fn write(out: &mut Vec<u8>, data_type: &DataType, text: &str) {
     match data_type {
         DataType::Bool => match text {
             "t" | "true" => out.extend_from_slice(b"true"),
@@ -196,7 +218,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::schema::Field;
 
     fn written(data_type: &DataType, text: &str) -> String {
         let mut out = Vec::new();

@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::decode::RegisteredSchema;
-use crate::decode::in_tests::{bytes, decoded, decoder, field, framed, list, nullable};
+use crate::decode::in_tests::{bytes, damage, decoded, decoder, field, framed, list, nullable};
 use crate::format::MessageFormat;
 use crate::schema::DataType as D;
 
@@ -481,15 +481,7 @@ fn no_bytes_cause_a_panic() {
     let mut bad = 0;
     for _ in 0..20_000 {
         let mut row = good[random.usize(..2)].clone();
-        for _ in 0..random.usize(1..4) {
-            let at = random.usize(..row.len());
-            match random.u8(..4) {
-                0 => row[at] = random.u8(..),
-                1 => row.truncate(at.max(1)),
-                2 => row.insert(at, random.u8(..)),
-                _ => row[at] ^= 1 << random.u8(..8),
-            }
-        }
+        damage(&mut row, &mut random);
         let expected = decoded(&mut decoder, &fields, &[row.clone(), good[0].clone()]);
         assert!(expected.contains("żółw"), "its neighbour is lost: {row:?}");
         bad += usize::from(expected.contains("row 0: "));

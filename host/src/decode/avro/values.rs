@@ -3,7 +3,7 @@
 use super::program::{Absent, Program, Read, ReadRecord, Skip, Step, Top};
 use crate::avro::ByteSize;
 use crate::decode::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
-use crate::decode::fault::{RowFault, ends_within, no_number};
+use crate::decode::fault::{RowFault, ends_within, no_number, utf8};
 use crate::decode::push::{
     push_bytes, push_decimal, push_f32, push_f64, push_symbol, push_text, push_time, push_whole,
     unplanned,
@@ -431,11 +431,7 @@ impl<'d, 'p> Reader<'d, 'p> {
 
     #[inline]
     fn text(&mut self) -> Result<&'d [u8], RowFault> {
-        let text = self.length_and_bytes("a text")?;
-        match simdutf8::basic::from_utf8(text) {
-            Ok(_) => Ok(text),
-            Err(_) => Err(RowFault::not_utf8(text)),
-        }
+        utf8(self.length_and_bytes("a text")?)
     }
 
     #[inline]

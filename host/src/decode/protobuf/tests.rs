@@ -6,7 +6,9 @@ use expect_test::{Expect, expect};
 use prost::Message;
 
 use super::*;
-use crate::decode::in_tests::{bytes, decoded, decoder, field, framed, list, nullable, record};
+use crate::decode::in_tests::{
+    bytes, damage, decoded, decoder, field, framed, list, nullable, record,
+};
 use crate::decode::{PROTOBUF, RegisteredSchema};
 use crate::format::MessageFormat;
 use crate::schema::DataType as D;
@@ -948,15 +950,7 @@ fn no_bytes_cause_a_panic() {
     let mut bad = 0;
     for _ in 0..20_000 {
         let mut row = good[random.usize(..2)].clone();
-        for _ in 0..random.usize(1..4) {
-            let at = random.usize(..row.len());
-            match random.u8(..4) {
-                0 => row[at] = random.u8(..),
-                1 => row.truncate(at.max(1)),
-                2 => row.insert(at, random.u8(..)),
-                _ => row[at] ^= 1 << random.u8(..8),
-            }
-        }
+        damage(&mut row, &mut random);
         let read = decoded(&mut whole, &fields, &[row.clone(), good[0].clone()]);
         assert!(read.contains("Hamar"), "its neighbour is lost: {row:?}");
         bad += usize::from(read.contains("row 0: "));

@@ -4,7 +4,7 @@ use super::program::{
     Absent, Key, Merged, Nested, Program, Read, ReadMessage, Rival, Scalar, Step, Wire,
 };
 use crate::decode::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
-use crate::decode::fault::{RowFault, ends_within, no_number};
+use crate::decode::fault::{RowFault, ends_within, no_number, utf8};
 use crate::decode::push::{
     push_bytes, push_decimal, push_f32, push_f64, push_symbol, push_text, push_whole, unplanned,
 };
@@ -555,11 +555,7 @@ impl<'d> Reader<'d, '_> {
 
     #[inline]
     fn text(&mut self) -> Result<&'d [u8], RowFault> {
-        let text = self.length_and_bytes("a text")?;
-        match simdutf8::basic::from_utf8(text) {
-            Ok(_) => Ok(text),
-            Err(_) => Err(RowFault::not_utf8(text)),
-        }
+        utf8(self.length_and_bytes("a text")?)
     }
 
     #[inline]

@@ -211,10 +211,9 @@ impl Kept {
     pub async fn rows_of_copy(
         &self,
         client: &Client,
-        schema: &Schema,
+        columns: &[String],
         row: u64,
     ) -> Result<RowStream, Failure> {
-        let columns = self.source.columns(schema);
         let columns = columns.iter().map(|column| shown(&quoted(column)));
         let columns: Vec<String> = columns.collect();
         let sql = format!(

@@ -7,7 +7,7 @@ use super::pgoutput::{Message, Relation, Row, Value};
 use crate::blame::Fault;
 use crate::connector::postgres::table_source::{Log, TableSource};
 use crate::connector::postgres::{Failure, texts};
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 
 /// A row that is added or taken back.
 pub struct Changed {
@@ -37,18 +37,18 @@ async fn check_identity(
     let Some(lacking) = lacking else {
         return Ok(());
     };
-    let (of, lacking): (String, String) = (table.to_owned(), lacking.get(0));
-    let which = match lacking == of {
-        true => String::new(),
-        false => format!(" ({lacking})"),
+    let lacking: String = lacking.get(0);
+    let which = match lacking == table {
+        true => lacking,
+        false => format!("{table} ({lacking})"),
     };
     let cause = match by_key {
         true => format!(
-            "the table {of}{which} has no primary key, and tells nothing of rows before they \
+            "the table {which} has no primary key, and tells nothing of rows before they \
              change: ALTER TABLE … REPLICA IDENTITY USING INDEX, or FULL has it do that"
         ),
         false => format!(
-            "the table {of}{which} does not tell whole rows before they change: ALTER TABLE … \
+            "the table {which} does not tell whole rows before they change: ALTER TABLE … \
              REPLICA IDENTITY FULL has it do that, or name its `key`"
         ),
     };
@@ -60,8 +60,9 @@ pub struct ChangedTable {
     /// As the server numbers it.
     id: u32,
     name: String,
-    /// The name and the type of each field's column, and whether a field may be missing.
-    fields: Vec<(String, crate::schema::Field)>,
+    fields: Vec<Field>,
+    /// The name of each field's column.
+    names: Vec<String>,
     /// The fields of the key, if rows take the place of others by one.
     key: Option<Vec<usize>>,
     /// The column of each field, as the log has told last.
@@ -86,11 +87,11 @@ impl ChangedTable {
         })?;
         let key = log.changes.key.as_ref();
         check_identity(client, &source.name(), id, key.is_some()).await?;
-        let fields = source.columns(schema).into_iter();
         Ok(ChangedTable {
             id,
             name: source.name(),
-            fields: fields.zip(schema.fields.iter().cloned()).collect(),
+            fields: schema.fields.to_vec(),
+            names: source.columns(schema),
             key: key.map(|key| {
                 key.iter()
                     .filter_map(|name| schema.index_of(name))
@@ -110,7 +111,7 @@ impl ChangedTable {
             Err(Failure::new(cause, Fault::OUTSIDE_LASTING))
         };
         let mut columns = Vec::with_capacity(self.fields.len());
-        for (at, (name, field)) in self.fields.iter().enumerate() {
+        for (at, (name, field)) in self.names.iter().zip(&self.fields).enumerate() {
             let mut told = relation.columns.iter();
             let Some(found) = told.position(|column| column.name == *name) else {
                 return refuse(format!(
@@ -150,18 +151,13 @@ impl ChangedTable {
     }
 
     /// The rows of a change.
-    pub fn rows(
-        &self,
-        source: &TableSource,
-        schema: &Schema,
-        message: Message<'_>,
-    ) -> Result<Vec<Changed>, Failure> {
+    pub fn rows(&self, message: Message<'_>) -> Result<Vec<Changed>, Failure> {
         let whole = |row: &Row<'_>, old: Option<&Row<'_>>, is_taken_back| Changed {
-            payload: self.whole(source, schema, row, old),
+            payload: self.whole(row, old),
             is_taken_back,
         };
         let key = |row: &Row<'_>| Changed {
-            payload: Ok(self.key_alone(source, schema, row)),
+            payload: Ok(self.key_alone(row)),
             is_taken_back: true,
         };
         Ok(match message {
@@ -224,13 +220,7 @@ impl ChangedTable {
     }
 
     /// A row with all fields. What is large and was not changed is taken from the row before.
-    fn whole(
-        &self,
-        source: &TableSource,
-        schema: &Schema,
-        row: &Row<'_>,
-        old: Option<&Row<'_>>,
-    ) -> Result<Vec<u8>, (String, Vec<u8>)> {
+    fn whole(&self, row: &Row<'_>, old: Option<&Row<'_>>) -> Result<Vec<u8>, (String, Vec<u8>)> {
         let texts = (0..self.fields.len()).map(|field| {
             let value = match (self.value(row, field), old) {
                 (Value::Unchanged, Some(old)) => self.value(old, field),
@@ -245,26 +235,26 @@ impl ChangedTable {
         // Of the row before, there may be the key alone, whose other values are null.
         let unknown = (0..self.fields.len())
             .find(|&field| self.value(row, field) == Value::Unchanged && texts[field].is_none());
-        let json = source.json(schema, texts.into_iter());
+        let json = texts::row(&self.names, &self.fields, texts.into_iter());
         match unknown {
             None => Ok(json),
             Some(field) => Err((
                 format!(
                     "field `{}` is a large value that the change has left as it was, and that \
                      the server has not told of; it tells with ALTER TABLE … REPLICA IDENTITY FULL",
-                    self.fields[field].0
+                    self.names[field]
                 ),
                 json,
             )),
         }
     }
 
-    fn key_alone(&self, source: &TableSource, schema: &Schema, row: &Row<'_>) -> Vec<u8> {
+    fn key_alone(&self, row: &Row<'_>) -> Vec<u8> {
         let key = self.key.as_deref().unwrap_or_default();
         let texts = (0..self.fields.len()).map(|field| match self.value(row, field) {
             Value::Text(text) if key.contains(&field) => Some(text),
             _ => None,
         });
-        source.json(schema, texts)
+        texts::row(&self.names, &self.fields, texts)
     }
 }
