@@ -22,10 +22,13 @@ mkdir -p "$folder/pipelines" "$folder/plugins"
 cp "$plugin" "$folder/plugins/cart.wasm"
 
 # The example as a service has it: its events do not end, it makes checkpoints, and begins
-# new files of results again and again.
+# new files of results again and again. Twenty seconds of events come in each second, so
+# that they catch up with the clock at the end.
+start=$(date -u -d "@$(($(date +%s) - 20 * seconds))" +%Y-%m-%dT%H:%M:%SZ)
 sed -e 's|^path = ".*/cart.wasm"|path = "../plugins/cart.wasm"|' \
     -e 's|"out/|"../results/|' \
     -e '/^count = /d' \
+    -e "s|^start = .*|start = \"$start\"|" \
     -e 's|^format = "json"|&\nroll = { every = "5s" }|' \
     -e '/^\[sinks.top_items\]/,/^$/d' \
     -e '/^\[sinks.top_items_file\]/,/^$/s|^format = .*|&\nroll = { every = "5s" }|' \

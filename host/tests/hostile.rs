@@ -362,8 +362,8 @@ fn arguments_that_the_plugin_refuses_show_when_the_operator_is_made() {
         failure.message
     };
     expect!["parameter `mode` is missing and has no default"].assert_eq(&refused(&[]));
-    expect![[r#"parameter `mode`: expected `nothing`, `reject`, `panic`, `trap`, `loop`, `allocate`, `output`, `recurse`, `stdout`, `stderr`, `log` or `tire`, found "dance""#]].assert_eq(&refused(&[("mode", text("dance"))]));
-    expect!["parameter `mode`: expected `nothing`, `reject`, `panic`, `trap`, `loop`, `allocate`, `output`, `recurse`, `stdout`, `stderr`, `log` or `tire`, found 1"].assert_eq(&refused(&[("mode", Value::Integer(1))]));
+    expect![[r#"parameter `mode`: expected `nothing`, `reject`, `panic`, `trap`, `loop`, `allocate`, `output`, `recurse`, `stdout`, `stderr`, `log`, `tire` or `slow`, found "dance""#]].assert_eq(&refused(&[("mode", text("dance"))]));
+    expect!["parameter `mode`: expected `nothing`, `reject`, `panic`, `trap`, `loop`, `allocate`, `output`, `recurse`, `stdout`, `stderr`, `log`, `tire` or `slow`, found 1"].assert_eq(&refused(&[("mode", Value::Integer(1))]));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::harness::Outcome;
 use crate::kafka::Broker;
 use crate::service::Service;
-use crate::{BAD, GOOD, Over, decide, kafka, number, pipeline, until_rows, write};
+use crate::{BAD, GOOD, Over, Version, decide, kafka, number, pipeline, until_rows, write};
 
 const NAME: &str = "used";
 /// How often rows are written.
@@ -100,7 +100,7 @@ pub fn a_service_in_use_stays_as_it_is() -> Outcome {
         broker.create_topic(topic, partitions);
     }
     let mut used = Used {
-        service: Service::start(&[(NAME, &counting(broker, &topics, GOOD, "id"))]),
+        service: Service::start(&[(NAME, &counting(broker, &topics, (&GOOD, 0), "id"))]),
         broker,
         topics: topics.clone(),
         random: Rng::with_seed(seed),
@@ -158,7 +158,12 @@ fn middle(mut of: Vec<usize>) -> usize {
 }
 
 /// The pipeline of the other tests, whose rows are counted as well.
-fn counting(broker: &Broker, topics: &[String; 3], mode: &str, key: &str) -> String {
+fn counting(
+    broker: &Broker,
+    topics: &[String; 3],
+    (version, number): (&Version, u64),
+    key: &str,
+) -> String {
     let [from, to, counts] = topics;
     format!(
         r#"{}
@@ -173,7 +178,7 @@ fn counting(broker: &Broker, topics: &[String; 3], mode: &str, key: &str) -> Str
         topic = "{counts}"
         input = "counted"
         "#,
-        pipeline(broker, NAME, [from, to], mode),
+        pipeline(broker, NAME, [from, to], version, number),
         broker.address
     )
 }
@@ -229,15 +234,13 @@ impl Used {
     }
 
     fn happen(&mut self, event: Event) {
-        // What was taken back is not tried again.
-        let amount = format!("amount = {}", 1_000_000 + self.number);
-        let good = self.text(&format!("{GOOD}, {amount}"), "id");
+        let good = self.text(&GOOD, "id");
         match event {
             Event::Good => self.decide("held", |it| it.write(NAME, &good)),
             Event::Bad => {
-                let mode = BAD[self.random.usize(..BAD.len())];
-                let bad = self.text(&format!("{mode}, {amount}"), "id");
-                self.decide("taken_back", |it| it.write(NAME, &bad));
+                let version = &BAD[self.random.usize(..BAD.len())];
+                let bad = self.text(version, "id");
+                self.decide(version.outcome, |it| it.write(NAME, &bad));
                 // Else a start of the host would read the bad one.
                 self.decide("held", |it| it.write(NAME, &good));
             }
@@ -248,7 +251,7 @@ impl Used {
                 });
             }
             Event::Refused => {
-                let other = self.text(&format!("{GOOD}, {amount}"), "n");
+                let other = self.text(&GOOD, "n");
                 self.decide("refused", |it| it.write(NAME, &other));
                 self.decide("held", |it| it.write(NAME, &good));
             }
@@ -285,8 +288,8 @@ impl Used {
         }
     }
 
-    fn text(&self, mode: &str, key: &str) -> String {
-        counting(self.broker, &self.topics, mode, key)
+    fn text(&self, version: &Version, key: &str) -> String {
+        counting(self.broker, &self.topics, (version, self.number), key)
     }
 
     fn decide(&mut self, outcome: &str, change: impl FnOnce(&Service)) {

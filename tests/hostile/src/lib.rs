@@ -1,6 +1,8 @@
 //! Operators that fail in every way that a plugin can fail, at rows that their
 //! parameters name, to test how the host reacts.
 
+/// Counts in a state.
+mod recount;
 /// Uses of the outside world.
 mod world;
 
@@ -9,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluicebox_sdk::prelude::*;
 
+use recount::{Recount, RecountInText};
 use world::reach;
 
 #[derive(Record)]
@@ -50,6 +53,8 @@ pub enum Mode {
     Log,
     /// Traps when its instance has met fifty rows, whichever they are.
     Tire,
+    /// Takes long, without failing.
+    Slow,
 }
 
 #[derive(Parameters)]
@@ -57,7 +62,7 @@ pub struct Misbehaviour {
     pub mode: Mode,
     /// The row's id; if not set, every row.
     pub at: Option<String>,
-    /// How many bytes or lines, for the modes that have some.
+    /// How many bytes, lines or turns, for the modes that have some.
     #[parameter(default = 1_000_000)]
     pub amount: usize,
 }
@@ -120,7 +125,7 @@ pub struct Miscount {
     pub stage: Stage,
     /// The row's id; if not set, every row.
     pub at: Option<String>,
-    /// How many bytes or lines, for the modes that have some.
+    /// How many bytes, lines or turns, for the modes that have some.
     #[parameter(default = 1_000_000)]
     pub amount: usize,
 }
@@ -181,11 +186,11 @@ impl Mode {
             Mode::Reject => reject!("the row `{id}` is not wanted"),
             Mode::Panic => panic!("hostile: the row `{id}` is too much"),
             Mode::Trap => trap(),
-            Mode::Loop => {
-                let mut turns = 0_u64;
-                loop {
-                    turns = black_box(turns.wrapping_add(1));
-                }
+            Mode::Loop => loop {
+                black_box(count(usize::MAX));
+            },
+            Mode::Slow => {
+                black_box(count(amount));
             }
             Mode::Allocate => {
                 let mut held = Vec::new();
@@ -210,6 +215,11 @@ impl Mode {
     }
 }
 
+/// Counts one by one.
+fn count(turns: usize) -> usize {
+    (0..turns).fold(0, |count, _| black_box(count + 1))
+}
+
 fn trap() -> ! {
     #[cfg(target_family = "wasm")]
     core::arch::wasm32::unreachable();
@@ -226,7 +236,15 @@ fn recurse(frame: &[u64; 64]) -> u64 {
     recurse(&next) + next[7]
 }
 
-export!(pass, misbehave, misjudge, Miscount, reach);
+export!(
+    pass,
+    misbehave,
+    misjudge,
+    Miscount,
+    Recount,
+    RecountInText,
+    reach
+);
 
 #[cfg(test)]
 mod tests {
