@@ -49,11 +49,12 @@ mod template;
 /// Receives datagrams.
 pub mod udp;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::config::diagnostics::Diagnostics;
+use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::files::Files;
 
 /// The name of [`replay`] in descriptions and checkpoints.
@@ -72,7 +73,33 @@ pub struct Planning<'a> {
     pub input_files: InputFiles,
     /// The connector adds the files that it reads and writes.
     pub files: &'a mut Files,
+    pub reserved: &'a mut Reserved,
     pub mistakes: &'a mut Diagnostics,
+}
+
+/// What one source of a pipeline has for itself, such as a slot of a server: who, and where
+/// that is written.
+#[derive(Default)]
+pub struct Reserved(BTreeMap<String, (String, Span)>);
+
+impl Planning<'_> {
+    /// Has `what` for itself. `None` means that another source has it, which was reported.
+    pub fn reserve(&mut self, what: String, place: Span, help: &'static str) -> Option<()> {
+        if let Some((other, theirs)) = self.reserved.0.get(&what) {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{other} and {} cannot both have {what}: only one can read with it",
+                    self.title
+                ))
+                .at(theirs.clone(), "")
+                .at(place, "")
+                .help(help),
+            );
+            return None;
+        }
+        self.reserved.0.insert(what, (self.title.to_owned(), place));
+        Some(())
+    }
 }
 
 /// Whether the files that sources read are looked for.

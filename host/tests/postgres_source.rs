@@ -47,6 +47,11 @@ tests![
     another_column_is_not_gone_on_with,
     the_log_is_let_go_of_when_a_checkpoint_has_it,
     a_server_that_refuses_says_why,
+    what_nothing_is_larger_than_is_refused,
+    a_slot_is_read_by_one_pipeline,
+    a_first_start_that_fails_leaves_nothing,
+    an_altered_publication_ends_the_run,
+    an_altered_publication_is_not_gone_on_with,
     nothing_is_lost_or_doubled_by_kills,
 ];
 
@@ -631,6 +636,250 @@ fn a_server_that_refuses_says_why() -> Outcome {
           the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
     "#]],
     );
+    Ok(())
+}
+
+fn what_nothing_is_larger_than_is_refused() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE TABLE endless (id bigint, name text, at timestamptz, n numeric, f float8); \
+         INSERT INTO endless VALUES (1, 'NaN', '2024-01-01', 1, 1)",
+    );
+    let by = |column: &str| {
+        let source = format!("table = \"endless\"\ngrowing = \"{column}\"\n{ID_NAME}");
+        Case::reading(server, &format!("endless-{column}"), &source, OUT)
+    };
+    let at = by("at");
+    at.succeed();
+    server.sql("INSERT INTO endless VALUES (2, 'ü', 'infinity', 'NaN', 'NaN')");
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: `growing` names the column `at` of endless, and it is infinity in the row {"id":2,"name":"ü"}: no value is larger, and no later row would be found. Give it another value, or none, or read a `query` that leaves such rows out
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&at.fail());
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: `growing` names the column `n` of endless, and it is NaN in the row {"id":2,"name":"ü"}: no value is larger, and no later row would be found. Give it another value, or none, or read a `query` that leaves such rows out
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&by("n").fail());
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: `growing` names the column `f`, whose type is float8: it has to be a whole number, a numeric, a time, a date, a text or a uuid
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&by("f").fail());
+    server.sql("UPDATE endless SET at = '2024-01-02' WHERE id = 2");
+    server.sql("INSERT INTO endless VALUES (3, 'later', '2024-01-03', 1, 1)");
+    assert_eq!(at.succeed().lines().count(), 3);
+    // As a text it is one like others.
+    assert_eq!(by("name").succeed().lines().count(), 3);
+    Ok(())
+}
+
+fn a_slot_is_read_by_one_pipeline() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE TABLE one_reader (id bigint PRIMARY KEY); \
+         ALTER TABLE one_reader REPLICA IDENTITY FULL; INSERT INTO one_reader VALUES (1)",
+    );
+    let text = format!(
+        "name = \"NAME\"\n{STATE}[sources.in]\nSERVER\ntable = \"one_reader\"\n\
+         log = {{ slot = \"one_reader\" }}\nfields = {{ id = \"int64\" }}\n{}",
+        shown()
+    );
+    let first = Case::new(server, &text.replace("NAME", "reads-first"));
+    let _running = first.start();
+    first.lines(1);
+    let second = Case::new(server, &text.replace("NAME", "reads-second"));
+    let failed = second.fail();
+    let pid = server
+        .sql("SELECT active_pid FROM pg_replication_slots WHERE slot_name LIKE 'one\\_reader\\_%'");
+    let failed = failed.replace(&pid, "PID");
+    let (before, since) = failed.split_once(" since ").expect("when it began");
+    let (_, after) = since.split_once(')').expect("an end");
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: the slot `one_reader` is used by the server's process PID (shop sluicebox 127.0.0.1). If that is another pipeline, give this one a slot of its own (`slot` of `log`); a reader that is gone is ended by SELECT pg_terminate_backend(PID)
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&format!("{before}){after}"));
+    let (is_good, said) = second.command(&["release"]);
+    assert!(!is_good && said.contains("is used by"), "{said}");
+    // The one that was there reads on.
+    server.sql("INSERT INTO one_reader VALUES (2)");
+    first.lines(2);
+    Ok(())
+}
+
+/// What a source keeps on the server, by its slot's name.
+fn left_on(server: &Server, slot: &str) -> String {
+    server.sql(&format!(
+        "SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE slot_name LIKE '{slot}%' \
+         UNION SELECT 'publication ' || pubname FROM pg_publication WHERE pubname LIKE '{slot}%' \
+         UNION SELECT 'table ' || relname FROM pg_class WHERE relname LIKE '{slot}%'"
+    ))
+}
+
+fn a_first_start_that_fails_leaves_nothing() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE SCHEMA closed; CREATE TABLE closed.guarded (id bigint PRIMARY KEY); \
+         ALTER TABLE closed.guarded REPLICA IDENTITY FULL; \
+         INSERT INTO closed.guarded VALUES (1)",
+    );
+    server.sql_as("postgres", "CREATE ROLE poor LOGIN PASSWORD 's3cret'");
+    let source = "table = \"closed.guarded\"\nlog = { slot = \"poor_slot\" }\n\
+                  fields = { id = \"int64\" }";
+    let case = Case::reading(server, "poor", source, &shown());
+    let text = case
+        .read("pipeline.toml")
+        .replace("user = \"shop\"", "user = \"poor\"");
+    std::fs::write(case.pipeline(), text).expect("it is writable");
+    let fails = |expected: Expect| {
+        expected.assert_eq(&case.fail());
+        assert_eq!(left_on(server, "poor_slot"), "");
+    };
+    fails(expect![[r#"
+        error: source `in`: database `shop` on SERVER: its user may not read the table closed.guarded: GRANT USAGE ON SCHEMA "closed" TO "poor"; GRANT SELECT ON "closed"."guarded" TO "poor"
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]]);
+    server.sql("GRANT USAGE ON SCHEMA \"closed\" TO \"poor\"");
+    fails(expect![[r#"
+        error: source `in`: database `shop` on SERVER: its user may not read the table closed.guarded: GRANT SELECT ON "closed"."guarded" TO "poor"
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]]);
+    server.sql("GRANT SELECT ON closed.guarded TO poor");
+    server.sql("ALTER TABLE closed.guarded ENABLE ROW LEVEL SECURITY");
+    fails(expect![[r#"
+        error: source `in`: database `shop` on SERVER: its user may not read the log: ALTER ROLE "poor" REPLICATION; and may not make the table "poor_slot_copy", which the rows that are there are copied to: GRANT CREATE ON SCHEMA "public" TO "poor" (or do without these rows: `copy = false`); and may not see all rows of the table, as the log does: ALTER ROLE "poor" BYPASSRLS; and may not publish the table, which others own: have its owner CREATE PUBLICATION "poor_slot" FOR TABLE "closed"."guarded" WITH (publish_via_partition_root = true)
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]]);
+    server.sql_as(
+        "postgres",
+        "ALTER ROLE poor REPLICATION BYPASSRLS; GRANT CREATE ON SCHEMA public TO poor; \
+         ALTER TABLE closed.guarded OWNER TO poor",
+    );
+    fails(expect![[r#"
+        error: source `in`: database `shop` on SERVER: its user may not make the publication `poor_slot`: GRANT CREATE ON DATABASE "shop" TO "poor" (or have a superuser CREATE PUBLICATION "poor_slot" FOR TABLE "closed"."guarded" WITH (publish_via_partition_root = true))
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]]);
+    server.sql("GRANT CREATE ON DATABASE shop TO poor");
+    // What nobody can foresee, when the slot of the connection is there.
+    server.sql_as(
+        "postgres",
+        "CREATE FUNCTION refuse_copy() RETURNS event_trigger LANGUAGE plpgsql AS \
+         $$ BEGIN IF current_query() LIKE '%poor_slot_copy%' THEN RAISE 'not here'; END IF; END $$; \
+         CREATE EVENT TRIGGER refuse_copy ON ddl_command_end EXECUTE FUNCTION refuse_copy()",
+    );
+    let failed = case.fail();
+    assert!(failed.contains("not here"), "{failed}");
+    assert_eq!(left_on(server, "poor_slot"), "");
+    server.sql_as("postgres", "DROP EVENT TRIGGER refuse_copy");
+    assert_eq!(case.succeed(), "{\"id\":1,\"change\":\"+\"}\n");
+    assert!(left_on(server, "poor_slot").contains("slot poor_slot"));
+    // The end came before the copy was dropped, as a rule: the next run does that.
+    let text = case.read("pipeline.toml").replace("until = \"end\"\n", "");
+    std::fs::write(case.pipeline(), text).expect("it is writable");
+    let running = case.start();
+    let until = Instant::now() + Duration::from_secs(30);
+    while left_on(server, "poor_slot").contains("table") {
+        assert!(Instant::now() < until, "{}", case.read("log"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(running);
+    // Another part of the pipeline cannot start.
+    server.sql("CREATE TABLE well (id bigint PRIMARY KEY)");
+    let source = "table = \"well\"\nlog = { key = \"id\", slot = \"well_slot\" }\n\
+                  fields = { id = \"int64\" }";
+    let sink = "[sinks.out]\nSERVER\ninput = \"in\"\ntable = \"no_such_table\"\nkey = \"id\"\n\
+                deletes = true\n";
+    let case = Case::reading(server, "well", source, sink);
+    let failed = case.fail();
+    assert!(failed.contains("no_such_table"), "{failed}");
+    assert_eq!(left_on(server, "well_slot"), "");
+    Ok(())
+}
+
+/// A host that reads a table's changes, when it has read the first row.
+fn reading_changes<'a>(server: &'a Server, table: &str) -> (Case<'a>, Running) {
+    server.sql(&format!(
+        "CREATE TABLE {table} (id bigint PRIMARY KEY); \
+         ALTER TABLE {table} REPLICA IDENTITY FULL; INSERT INTO {table} VALUES (1)"
+    ));
+    let text = format!(
+        "name = \"{}\"\n{STATE}[sources.in]\nSERVER\ntable = \"{table}\"\n\
+         log = {{ slot = \"{table}\" }}\npoll_every = \"50ms\"\nfields = {{ id = \"int64\" }}\n{}",
+        table.replace('_', "-"),
+        shown()
+    );
+    let case = Case::new(server, &text);
+    let running = case.start();
+    case.lines(1);
+    (case, running)
+}
+
+impl Running {
+    /// The error that the run ends with by itself.
+    fn ends_with(&mut self, case: &Case<'_>) -> String {
+        let ended = killed::wait(&mut self.0, Duration::from_secs(30));
+        let log = case.read("log").replace(&case.server.address, "SERVER");
+        assert!(ended.is_some_and(|ended| !ended.success()), "{log}");
+        error_in(&log)
+    }
+}
+
+fn an_altered_publication_ends_the_run() -> Outcome {
+    let server = server()?;
+    let (case, mut running) = reading_changes(server, "left_out");
+    server.sql("INSERT INTO left_out VALUES (2)");
+    case.lines(2);
+    server.sql("CREATE TABLE beside_it (id int); ALTER PUBLICATION left_out ADD TABLE beside_it");
+    server.sql("INSERT INTO left_out VALUES (3)");
+    case.lines(3);
+    let at = server.sql("SELECT pg_current_wal_insert_lsn()");
+    server.sql("ALTER PUBLICATION left_out SET TABLE beside_it; INSERT INTO left_out VALUES (4)");
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: the publication `left_out` does not have the table, as when it was made anew: ALTER PUBLICATION "left_out" ADD TABLE "left_out"; what has changed meanwhile is not told, so begin anew then with the rows that are there (`--drop`)
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&running.ends_with(&case));
+    let kept = server.sql(&format!(
+        "SELECT confirmed_flush_lsn <= '{at}' FROM pg_replication_slots \
+         WHERE slot_name = 'left_out'"
+    ));
+    assert_eq!(kept, "t", "the log is kept from before the change on");
+    // Adding it alone would lose a row.
+    server.sql("ALTER PUBLICATION left_out ADD TABLE left_out");
+    let altered = expect![[r#"
+        error: source `in`: database `shop` on SERVER: the publication `left_out` was altered or made anew since its changes began to be read, and tells nothing of what it has left out meanwhile: let go of what the checkpoint knows of this source (`--drop`), which begins anew with the rows that are there
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]];
+    altered.assert_eq(&case.fail());
+    let text = case
+        .read("pipeline.toml")
+        .replace("table =", "until = \"end\"\ntable =");
+    std::fs::write(case.pipeline(), text).expect("it is writable");
+    let (is_good, said) = case.command(&["run", "--quiet", "--drop", "in"]);
+    assert!(is_good, "{said}");
+    let read = case.read("out.jsonl");
+    assert_eq!(read.lines().filter(|line| line.contains(":4,")).count(), 1);
+    Ok(())
+}
+
+fn an_altered_publication_is_not_gone_on_with() -> Outcome {
+    let server = server()?;
+    // A moment later nothing is to be seen of it.
+    let (case, mut running) = reading_changes(server, "back_again");
+    server.sql("ALTER PUBLICATION back_again DROP TABLE back_again");
+    server.sql("INSERT INTO back_again VALUES (2)");
+    server.sql("ALTER PUBLICATION back_again ADD TABLE back_again");
+    server.sql("INSERT INTO back_again VALUES (3)");
+    let failed = running.ends_with(&case);
+    assert!(
+        failed.contains("was altered or made anew") || failed.contains("does not have the table"),
+        "{failed}"
+    );
+    let failed = case.fail();
+    assert!(failed.contains("was altered or made anew"), "{failed}");
+    let (case, mut running) = reading_changes(server, "gone_away");
+    server.sql("DROP PUBLICATION gone_away; INSERT INTO gone_away VALUES (2)");
+    expect![[r#"
+        error: source `in`: database `shop` on SERVER: the publication `gone_away` is gone, and with it what has changed since: let go of what the checkpoint knows of this source (`--drop`), which begins anew with the rows that are there
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]].assert_eq(&running.ends_with(&case));
     Ok(())
 }
 

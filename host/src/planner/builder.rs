@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::{Config, Diagnostics};
-use crate::connector::{InputFiles, Planning};
+use crate::connector::{InputFiles, Planning, Reserved};
 use crate::files::Files;
 
 pub(super) struct Builder<'a> {
@@ -11,6 +11,7 @@ pub(super) struct Builder<'a> {
     pub folder: &'a Path,
     pub inputs: InputFiles,
     pub files: Files,
+    pub reserved: Reserved,
     pub mistakes: Diagnostics,
 }
 
@@ -21,6 +22,7 @@ impl<'a> Builder<'a> {
             folder,
             inputs,
             files: Files::default(),
+            reserved: Reserved::default(),
             mistakes: Diagnostics::new(config.origin.clone()),
         }
     }
@@ -34,6 +36,7 @@ impl<'a> Builder<'a> {
             has_checkpoints: self.config.has_checkpoints(),
             input_files: self.inputs,
             files: &mut self.files,
+            reserved: &mut self.reserved,
             mistakes: &mut self.mistakes,
         }
     }

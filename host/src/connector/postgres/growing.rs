@@ -23,9 +23,16 @@ use super::{Failure, quoted, shown, texts};
 use crate::blame::Fault;
 use crate::schema::{Field, Schema};
 use crate::source::SourceContext;
+use crate::text::truncate;
 
 /// How many rows a query asks for.
 const PAGE_ROWS: i64 = 10_000;
+
+/// Tells rows of one value apart.
+const HASH: &str = "md5(q::text) COLLATE \"C\"";
+
+/// How much messages show of a row.
+const SHOWN_BYTES_MAX: usize = 200;
 
 /// How often it is looked whether transactions have ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -64,6 +71,7 @@ impl GrowingReader {
 impl Reader for GrowingReader {
     async fn read(&mut self, events: &mut Events) -> Result<(), Ended> {
         let (client, _driver) = connect(&self.source.connection).await?;
+        self.source.check_privileges(&client).await?;
         let value_type = self.value_type(&client).await?;
         let pages = Pages {
             source: &self.source,
@@ -73,6 +81,16 @@ impl Reader for GrowingReader {
             client,
             value_type,
         };
+        if let Some((last, _)) = &self.place.last
+            && pages.is_endless(last)
+        {
+            let cause = format!(
+                "the checkpoint has read up to {last} in `{}`, behind which no row is found: let \
+                 go of what it knows of this source (`--drop`), which begins anew",
+                self.growing.column
+            );
+            return Err(Failure::new(cause, Fault::OUTSIDE_LASTING).into());
+        }
         loop {
             let mut largest = pages.largest().await?;
             if self.growing.is_bounded {
@@ -131,14 +149,54 @@ struct Pages<'s> {
 }
 
 impl Pages<'_> {
+    /// The largest value. One that no later row could exceed is refused: whoever reads up to it
+    /// finds nothing any more.
     async fn largest(&self) -> Result<Option<String>, Failure> {
-        let column = format!("q.{}", quoted(&self.growing.column));
+        let value = self.value();
         let sql = format!(
-            "SELECT {column}::text FROM {} WHERE {column} IS NOT NULL ORDER BY {column} DESC LIMIT 1",
+            "SELECT {} FROM {} WHERE {value} IS NOT NULL ORDER BY {value} DESC LIMIT 1",
+            self.selected(),
             self.source.relation()
         );
-        let row = self.client.query_opt(&sql, &[]).await?;
-        Ok(row.map(|row| row.get(0)))
+        let Some(row) = self.client.query_opt(&sql, &[]).await? else {
+            return Ok(None);
+        };
+        let largest: String = row.get(0);
+        if self.is_endless(&largest) {
+            let column = &self.growing.column;
+            let mut shown = String::from_utf8_lossy(&self.json(&row)?).into_owned();
+            truncate(&mut shown, SHOWN_BYTES_MAX);
+            let cause = format!(
+                "`growing` names the column `{column}` of {}, and it is {largest} in the row \
+                 {shown}: no value is larger, and no later row would be found. Give it another \
+                 value, or none, or read a `query` that leaves such rows out",
+                self.source.name()
+            );
+            return Err(Failure::new(cause, Fault::OUTSIDE_LASTING));
+        }
+        Ok(Some(largest))
+    }
+
+    /// Whether nothing is larger, as the server writes it.
+    fn is_endless(&self, value: &str) -> bool {
+        let is_text = [Type::TEXT, Type::VARCHAR]
+            .iter()
+            .any(|of| of.name() == self.value_type);
+        !is_text && ["infinity", "Infinity", "NaN"].contains(&value)
+    }
+
+    fn value(&self) -> String {
+        format!("q.{}", quoted(&self.growing.column))
+    }
+
+    /// What is selected of a row: its value, its hash, and the columns of the fields.
+    fn selected(&self) -> String {
+        let columns: String = self
+            .columns
+            .iter()
+            .map(|column| format!(", {}", shown(&format!("q.{}", quoted(column)))))
+            .collect();
+        format!("{}::text, {HASH}{columns}", self.value())
     }
 
     /// Waits until all transactions have ended that run now, but not for ever.
@@ -179,14 +237,7 @@ impl Pages<'_> {
         place: &mut GrowingPlace,
         events: &mut Events,
     ) -> Result<bool, Ended> {
-        let value = format!("q.{}", quoted(&self.growing.column));
-        let of = &self.value_type;
-        let hash = "md5(q::text) COLLATE \"C\"";
-        let columns: String = self
-            .columns
-            .iter()
-            .map(|column| format!(", {}", shown(&format!("q.{}", quoted(column)))))
-            .collect();
+        let (value, of) = (self.value(), &self.value_type);
         let last = place.last.clone().unwrap_or_default();
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&largest];
         let behind = match place.last {
@@ -194,7 +245,7 @@ impl Pages<'_> {
                 parameters.extend([&last.0 as &(dyn ToSql + Sync), &last.1]);
                 format!(
                     "AND {value} >= $2::text::{of} \
-                     AND ({value} > $2::text::{of} OR {hash} >= $3::text)"
+                     AND ({value} > $2::text::{of} OR {HASH} >= $3::text)"
                 )
             }
             None => String::new(),
@@ -202,8 +253,9 @@ impl Pages<'_> {
         // Those that are equal to the last one come first, and were read.
         let limit = PAGE_ROWS.saturating_add(i64::try_from(place.same).unwrap_or(0));
         let sql = format!(
-            "SELECT {value}::text, {hash}{columns} FROM {} \
-             WHERE {value} <= $1::text::{of} {behind} ORDER BY {value}, {hash} LIMIT {limit}",
+            "SELECT {} FROM {} WHERE {value} <= $1::text::{of} {behind} \
+             ORDER BY {value}, {HASH} LIMIT {limit}",
+            self.selected(),
             self.source.relation()
         );
         let mut rows = pin!(self.client.query_raw(&sql, parameters).await?);

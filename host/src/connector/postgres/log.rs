@@ -11,21 +11,30 @@
 //! copy has a snapshot, and transactions that it has seen are passed over in the log
 //! ([why](../../../../docs/decisions/0036-postgresql-sources.md)).
 
+/// What the server and the user's privileges have to allow.
+mod allowed;
+/// Up to where the log is known to have told all changes.
+mod complete;
 /// What the server keeps for the source: the slot, the publication, the copy.
 pub mod kept;
 /// Messages of `pgoutput`.
 mod pgoutput;
+/// The publication by which the log is told.
+mod publication;
 /// What changes become.
 mod rows;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
 
+use self::complete::Complete;
 use self::kept::Kept;
 use self::pgoutput::{Message, read as read_message};
 use self::rows::{Changed, ChangedTable};
@@ -47,6 +56,13 @@ const CHANGES: i32 = 10_000;
 /// The log is let go of, without a row, when it has grown by so many bytes.
 const SILENT_BYTES: u64 = 16 << 20;
 
+/// How long a start waits for who reads with the slot. A server notices within ten seconds that
+/// a host was killed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether they have ended.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Reads on one connection after another.
 pub struct LogReader {
     source: Arc<TableSource>,
@@ -57,12 +73,16 @@ pub struct LogReader {
     /// The position that the last committed checkpoint has.
     committed: watch::Receiver<Option<Position>>,
     is_bootstrapped: bool,
-    /// Whether the copy may be there.
+    /// Whether the copy may be there: also one that an earlier run had no time to drop.
     has_copy: bool,
     /// How far the input knows.
     told: u64,
-    /// What the server was told last on this connection.
-    let_go_of: Option<Position>,
+    /// Up to where what was read has all changes.
+    complete: Complete,
+    /// Up to where the server was told to let go on this connection.
+    let_go_of: u64,
+    /// Whether an earlier connection of this reader had the slot.
+    has_locked: bool,
 }
 
 impl LogReader {
@@ -81,9 +101,11 @@ impl LogReader {
             place,
             committed,
             is_bootstrapped: false,
-            has_copy: false,
+            has_copy: true,
             told: 0,
-            let_go_of: None,
+            complete: Complete::default(),
+            let_go_of: 0,
+            has_locked: false,
         }
     }
 }
@@ -92,26 +114,41 @@ impl Reader for LogReader {
     async fn read(&mut self, events: &mut Events) -> Result<(), Ended> {
         let (client, _driver) = connect(&self.source.connection).await?;
         let kept = Kept::new(&self.source, &self.log);
-        kept.lock(&client).await?;
+        self.lock(&client, &kept).await?;
+        if self.place.end.is_none() {
+            self.source.check_privileges(&client).await?;
+        }
         self.source.types(&client, &self.schema, None).await?;
         let mut table = ChangedTable::find(&client, &self.source, &self.log, &self.schema).await?;
-        match self.place.end {
+        let copied = match self.place.end {
             None => {
-                self.place = kept.begin(&client, &self.schema, &self.who).await?;
+                let begun = kept.begin(&client, &self.schema, table.id, &self.who);
+                let (place, copied) = begun.await?;
+                self.place = place;
                 self.tell_place(events).await?;
+                copied
             }
-            Some(end) => kept.check(&client, end).await?,
-        }
-        self.has_copy |= self.place.copy.is_some();
+            Some(end) => {
+                kept.check(&client, end).await?;
+                self.look(&client, &kept, table.id).await?;
+                kept.copy_slot(&client).await?
+            }
+        };
         if let Some((row, snapshot)) = self.place.in_copy() {
             self.read_copy(&client, &kept, row, snapshot, events)
                 .await?;
         }
-        let copied = kept.copy_slot(&client).await?;
-        self.let_go_of = None;
+        self.let_go_of = 0;
         loop {
             self.let_go(&client, &kept).await?;
-            let found = self.read_log(&client, &copied, &mut table, events).await?;
+            let found = match self.read_log(&client, &copied, &mut table, events).await {
+                // In this part of the log, there is no publication of the name.
+                Err(Ended::Failed(failure)) if failure.code == Some(SqlState::UNDEFINED_OBJECT) => {
+                    return Err(kept.altered(&client).await.into());
+                }
+                found => found?,
+            };
+            self.look(&client, &kept, table.id).await?;
             events.flush().await?;
             if found {
                 continue;
@@ -141,20 +178,61 @@ impl Reader for LogReader {
 }
 
 impl LogReader {
-    /// Lets go of what the last committed checkpoint has.
-    async fn let_go(&mut self, client: &Client, kept: &Kept) -> Result<(), Failure> {
-        let position = *self.committed.borrow_and_update();
-        match position {
-            Some(position) if position.offset > 0 && self.let_go_of != Some(position) => {
-                self.let_go_of = Some(position);
-                kept.let_go(client, position.offset).await?;
-                if position.rows.is_none() && std::mem::take(&mut self.has_copy) {
-                    kept.drop_copy(client).await?;
-                }
-                Ok(())
+    /// Waits for who reads with the slot: an earlier connection of the pipeline may take a moment
+    /// to be noticed as gone.
+    async fn lock(&mut self, client: &Client, kept: &Kept) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut has_warned = false;
+        while let Some(used) = kept.lock(client).await? {
+            let fault = match self.has_locked {
+                // It is this reader's own, as a rule, and is waited for as the server is.
+                true => Some(Fault::OUTSIDE),
+                false => (began.elapsed() > PATIENCE).then_some(Fault::OUTSIDE_LASTING),
+            };
+            if let Some(fault) = fault {
+                return Err(Failure::new(used, fault));
             }
-            _ => Ok(()),
+            if !std::mem::replace(&mut has_warned, true) {
+                tracing::warn!(source = %self.who, "{used}; waiting for {PATIENCE:?}");
+            }
+            tokio::time::sleep(LOOK).await;
         }
+        self.has_locked = true;
+        Ok(())
+    }
+
+    /// Looks whether the publication is what it was when reading began.
+    async fn look(&mut self, client: &Client, kept: &Kept, table: u32) -> Result<(), Failure> {
+        let look = kept.look(client, table).await?;
+        if self.place.published.is_none() {
+            // A checkpoint of an earlier version has nothing of it.
+            kept.is_published(client).await?;
+            self.place.published.clone_from(&look.published);
+        }
+        if look.published.is_none() || look.published != self.place.published {
+            return Err(kept.altered(client).await);
+        }
+        let read = self.place.end.unwrap_or(0);
+        self.complete.looked(read, look.ended, look.next);
+        Ok(())
+    }
+
+    /// Lets go of what the last committed checkpoint has, as far as no change can lack in it.
+    async fn let_go(&mut self, client: &Client, kept: &Kept) -> Result<(), Failure> {
+        let Some(position) = *self.committed.borrow_and_update() else {
+            return Ok(());
+        };
+        let end = position.offset.min(self.complete.end());
+        if end > self.let_go_of {
+            kept.let_go(client, end).await?;
+            self.let_go_of = end;
+        }
+        let is_copy_read = position.offset > 0 && position.rows.is_none();
+        if self.has_copy && is_copy_read {
+            kept.drop_copy(client).await?;
+            self.has_copy = false;
+        }
+        Ok(())
     }
 
     /// Reads what is left of the copy.

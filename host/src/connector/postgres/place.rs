@@ -50,6 +50,9 @@ pub struct LogPlace {
     pub row: u64,
     /// The copy, until the log has come to what it has not seen.
     pub copy: Option<CopyPlace>,
+    /// What the publication was when reading began; absent in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Arc<str>>,
 }
 
 /// In a copy of the table, or behind it.
@@ -83,6 +86,7 @@ impl LogPlace {
             end: Some(end),
             row: 0,
             copy: copy.filter(|copy| copy.snapshot.until > end),
+            published: self.published.clone(),
         }
     }
 }
@@ -98,6 +102,7 @@ mod tests {
             r#"{"growing":{"by":"at","rows":3,"last":["2024-01-01 00:00:00+00","0cc175b9"],"same":1}}"#,
             r#"{"log":{"end":null,"row":0,"copy":null}}"#,
             r#"{"log":{"end":26,"row":0,"copy":{"row":7,"snapshot":{"ended":1,"next":4,"running":[1,2],"until":99,"taken_ms":5}}}}"#,
+            r#"{"log":{"end":28,"row":0,"copy":null,"published":"16391 728 16392"}}"#,
             r#"{"log":{"end":27,"row":3,"copy":{"row":null,"snapshot":{"ended":1,"next":1,"running":[],"until":99,"taken_ms":5}}}}"#,
         ] {
             let place: Place = serde_json::from_str(kept).expect("a place");

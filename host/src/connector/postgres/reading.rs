@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::Failure;
@@ -164,6 +164,9 @@ async fn through_losses(
 pub struct TableInput {
     name: Arc<str>,
     events: mpsc::Receiver<Result<Event, Failure>>,
+    /// Has reading begin, when rows are asked for first: sinks are open then, and a pipeline
+    /// that cannot run has made nothing on the server.
+    beginning: Option<oneshot::Sender<()>>,
     task: AbortHandle,
     waiting: VecDeque<ReadRow>,
     /// Behind the rows that were handed out.
@@ -200,10 +203,17 @@ impl TableInput {
             rows: Vec::new(),
             bytes: 0,
         };
+        let (beginning, asked) = oneshot::channel();
         let reading = through_losses(reader, source.clone(), context.node.clone(), sender);
+        let reading = async {
+            if asked.await.is_ok() {
+                reading.await;
+            }
+        };
         Ok(TableInput {
             name: source.name().into(),
             events,
+            beginning: Some(beginning),
             task: network.spawn(reading).abort_handle(),
             waiting: VecDeque::new(),
             given: start,
@@ -218,6 +228,10 @@ impl TableInput {
 
     /// The next rows, as many as a batch has. May be dropped while it waits.
     async fn next_of(&mut self) -> Result<Arrival, SourceError> {
+        if let Some(beginning) = self.beginning.take() {
+            // A task that has gone says so by its events.
+            let _ = beginning.send(());
+        }
         loop {
             if !self.waiting.is_empty() {
                 return Ok(self.take());

@@ -21,7 +21,7 @@ use super::table::TableName;
 use super::table_source::{By, Growing, Log, Relation, TableSource};
 use crate::blame::Fault;
 use crate::config::column::DeclaredColumn;
-use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{read_rows_of_system, read_table_key};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning, network};
@@ -45,6 +45,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 struct PostgresSourceSettings {
     columns: Vec<DeclaredColumn>,
     source: TableSource,
+    /// Where it is written by what new rows are found.
+    by: Span,
 }
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
@@ -85,6 +87,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let poll_every = poll_every.unwrap_or(POLL_EVERY);
     let is_bounded = until.is_some();
     let rows = read_rows_of_system(table, mistakes)?;
+    let place = by.as_ref().map(|(_, value)| value.span());
     let by = by.and_then(|(at, value)| match at {
         0 => Some(By::Growing(Growing {
             column: read_name(&value, mistakes)?,
@@ -133,6 +136,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
             format: rows.format,
             by: by?,
         },
+        by: place?,
     }))
 }
 
@@ -228,6 +232,22 @@ impl SourceSettings for PostgresSourceSettings {
             if log.publication.is_empty() {
                 log.publication.clone_from(&log.slot);
             }
+            if !planning.has_checkpoints {
+                planning.mistakes.push(
+                    Mistake::new(format!(
+                        "{} cannot read the log without checkpoints, by which the server knows \
+                         what it may let go of: the pipeline makes none",
+                        planning.title
+                    ))
+                    .at(self.by.clone(), "")
+                    .help("add a table [checkpoints], and [state] with the folder to keep them"),
+                );
+                return None;
+            }
+            let slot = format!("the slot `{}` on {}", log.slot, source.connection.places());
+            let help = "give one of them another name in `log`, as `log = { slot = \"…\" }`, or \
+                        have both read what one source does";
+            planning.reserve(slot, self.by.clone(), help)?;
         }
         Some(Box::new(PostgresSource(Arc::new(source))))
     }
@@ -360,9 +380,10 @@ fn open(source: &Arc<TableSource>, context: &SourceContext) -> Result<TableInput
             let reader = GrowingReader::new(source.clone(), growing.clone(), context, place);
             TableInput::start(source.clone(), context, start, reader, None)
         }
+        // Who embeds the host may run a plan with checkpoints, and keep none.
         By::Log(_) if !context.is_checkpointed => Err(context.refuse(
-            "a pipeline that reads the log needs checkpoints, by which the server knows what it \
-             may let go of: add `[checkpoints]`",
+            "a run that reads the log needs checkpoints, by which the server knows what it may \
+             let go of: have it keep some",
             Fault::CONFIG,
         )),
         By::Log(log) => {

@@ -97,6 +97,47 @@ impl TableSource {
         written.fields.into_iter().map(|field| field.name).collect()
     }
 
+    /// Refuses a user who may not read the table, which the server says too late. What a query
+    /// reads it says itself.
+    pub async fn check_privileges(&self, client: &Client) -> Result<(), Failure> {
+        let Relation::Table(name) = &self.relation else {
+            return Ok(());
+        };
+        let schema = name.schema.as_deref().map(quoted);
+        let may_use = client
+            .query_one(
+                "SELECT coalesce(has_schema_privilege(to_regnamespace($1::text)::oid, 'USAGE'), true)",
+                &[&schema],
+            )
+            .await?;
+        let user = quoted(&self.connection.user);
+        let mut granted = Vec::new();
+        if let (Some(schema), false) = (&schema, may_use.get(0)) {
+            // Behind it, nothing is seen of the table.
+            granted.push(format!("GRANT USAGE ON SCHEMA {schema} TO {user}"));
+        } else {
+            let may_select = client
+                .query_one(
+                    "SELECT coalesce(bool_and(has_column_privilege(attrelid, attnum, 'SELECT')), \
+                         true) FROM pg_attribute \
+                     WHERE attrelid = to_regclass($1::text)::oid AND attnum > 0 \
+                       AND NOT attisdropped",
+                    &[&name.sql()],
+                )
+                .await?;
+            if may_select.get(0) {
+                return Ok(());
+            }
+        }
+        granted.push(format!("GRANT SELECT ON {} TO {user}", name.sql()));
+        let cause = format!(
+            "its user may not read the table {}: {}",
+            name.shown(),
+            granted.join("; ")
+        );
+        Err(Failure::new(cause, Fault::OUTSIDE_LASTING))
+    }
+
     /// The types of the columns, and of one `more`. Those have to be what the fields are.
     pub async fn types(
         &self,

@@ -17,11 +17,15 @@ use crate::schema::Schema;
 const ROW: &str = "\"sluicebox row\"";
 
 pub struct Kept {
-    source: Arc<TableSource>,
-    log: Log,
+    pub(super) source: Arc<TableSource>,
+    pub(super) log: Log,
 }
 
-fn refused(cause: String) -> Failure {
+/// What to do where the log cannot be gone on with.
+pub(super) const ANEW: &str = "let go of what the checkpoint knows of this source (`--drop`), \
+                               which begins anew with the rows that are there";
+
+pub(super) fn refused(cause: String) -> Failure {
     Failure::new(cause, Fault::OUTSIDE_LASTING)
 }
 
@@ -33,34 +37,75 @@ impl Kept {
         }
     }
 
-    /// Has nobody else read with the slot while this connection lasts. An earlier one of this
-    /// pipeline may take a moment to be noticed as gone.
-    pub async fn lock(&self, client: &Client) -> Result<(), Failure> {
-        let slot = format!("sluicebox slot {}", self.log.slot);
-        let locked = client
-            .query_one(
-                "SELECT pg_try_advisory_lock(hashtextextended($1, 0))",
-                &[&slot],
+    /// Has nobody else read with the slot while this connection lasts. Returns who does, if
+    /// somebody does already.
+    pub async fn lock(&self, client: &Client) -> Result<Option<String>, Failure> {
+        let slot = &self.log.slot;
+        let user = client
+            .query_opt(
+                "WITH lock AS MATERIALIZED (SELECT key, pg_try_advisory_lock(key) AS is_ours \
+                     FROM hashtextextended($2, 0) AS key), \
+                 used AS (SELECT active_pid AS pid FROM pg_replication_slots \
+                     WHERE slot_name = $1 AND active_pid IS NOT NULL \
+                   UNION SELECT l.pid FROM pg_locks l, lock \
+                     WHERE NOT lock.is_ours AND l.locktype = 'advisory' AND l.granted \
+                       AND l.objsubid = 1 AND (l.classid::bigint << 32) | l.objid::bigint = lock.key) \
+                 SELECT u.pid, concat_ws(' ', a.usename, a.application_name, \
+                     host(a.client_addr), 'since ' || date_trunc('second', a.backend_start)) \
+                 FROM lock LEFT JOIN used u ON true LEFT JOIN pg_stat_activity a USING (pid) \
+                 WHERE NOT lock.is_ours OR u.pid IS NOT NULL LIMIT 1",
+                &[slot, &format!("sluicebox slot {slot}")],
             )
             .await?;
-        if locked.get(0) {
-            return Ok(());
-        }
-        let cause = format!("another run reads with the slot `{}`", self.log.slot);
-        Err(Failure::new(cause, Fault::OUTSIDE))
+        Ok(user.map(|user| match user.get::<_, Option<i32>>(0) {
+            Some(pid) => format!(
+                "the slot `{slot}` is used by the server's process {pid} ({}). If that is another \
+                 pipeline, give this one a slot of its own (`slot` of `log`); a reader that is \
+                 gone is ended by SELECT pg_terminate_backend({pid})",
+                user.get::<_, &str>(1)
+            ),
+            None => format!("the slot `{slot}` was used by another reader a moment ago"),
+        }))
     }
 
-    /// Makes all anew, as a first start does. What an earlier one has left is dropped.
+    /// Makes all anew, as a first start does. What an earlier one has left is dropped. Returns
+    /// the connection's own slot, too. What this fails with leaves nothing on the server.
     pub async fn begin(
         &self,
         client: &Client,
         schema: &Schema,
+        table: u32,
         who: &str,
-    ) -> Result<LogPlace, Failure> {
-        self.check_server(client).await?;
+    ) -> Result<(LogPlace, String), Failure> {
+        let is_published = self.is_published(client).await?;
+        self.check_allowed(client, table, is_published).await?;
         self.drop_slot(client).await?;
         self.drop_copy(client).await?;
-        self.publish(client).await?;
+        if !is_published {
+            client.batch_execute(&self.publication_sql()).await?;
+        }
+        let begun = self.make(client, schema, table, who).await;
+        if begun.is_err() {
+            // What fails here, too, says nothing more: the connection is lost, as a rule.
+            let _ = client.batch_execute("ROLLBACK").await;
+            let _ = self.drop_copy(client).await;
+            if !is_published {
+                let _ = self.drop_publication(client).await;
+            }
+        }
+        begun
+    }
+
+    /// Makes a slot that goes with the connection, and the copy; and last, when all else is
+    /// there, the slot that stays.
+    async fn make(
+        &self,
+        client: &Client,
+        schema: &Schema,
+        table: u32,
+        who: &str,
+    ) -> Result<(LogPlace, String), Failure> {
+        let published = self.look(client, table).await?.published;
         let slot = &self.log.slot;
         tracing::info!(
             source = %who,
@@ -68,15 +113,17 @@ impl Kept {
         );
         let made = client
             .query_one(
-                "SELECT lsn FROM pg_create_logical_replication_slot($1, 'pgoutput')",
+                "SELECT slot_name::text, lsn FROM pg_create_logical_replication_slot( \
+                     $1::text || '_' || pg_backend_pid()::text, 'pgoutput', true)",
                 &[slot],
             )
             .await?;
-        let end: PgLsn = made.get(0);
+        let (own, end): (String, PgLsn) = (made.get(0), made.get(1));
         let mut place = LogPlace {
             end: Some(end.into()),
             row: 0,
             copy: None,
+            published,
         };
         if self.log.copies {
             place.copy = Some(CopyPlace {
@@ -84,90 +131,13 @@ impl Kept {
                 snapshot: Arc::new(self.copy(client, schema).await?),
             });
         }
-        Ok(place)
-    }
-
-    async fn check_server(&self, client: &Client) -> Result<(), Failure> {
-        let row = client
+        client
             .query_one(
-                "SELECT current_setting('wal_level'), rolreplication OR rolsuper \
-                 FROM pg_roles WHERE rolname = current_user",
-                &[],
+                "SELECT pg_copy_logical_replication_slot($1::text, $2::text, false)",
+                &[&own, slot],
             )
             .await?;
-        let level: String = row.get(0);
-        if level != "logical" {
-            return Err(refused(format!(
-                "the server's `wal_level` is {level}, and its log has no changes of rows: set it \
-                 to logical, and start the server again"
-            )));
-        }
-        let may: bool = row.get(1);
-        if !may {
-            let user = quoted(&self.source.connection.user);
-            return Err(refused(format!(
-                "its user may not read the log: ALTER ROLE {user} REPLICATION allows it"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Makes the publication, unless it is there.
-    async fn publish(&self, client: &Client) -> Result<(), Failure> {
-        if self.is_published(client).await? {
-            return Ok(());
-        }
-        let made = format!(
-            "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)",
-            quoted(&self.log.publication),
-            self.source.table_sql()
-        );
-        client.batch_execute(&made).await.map_err(|error| {
-            let failure = Failure::from(error);
-            Failure {
-                cause: format!("{}; who owns the table may run {made}", failure.cause),
-                ..failure
-            }
-        })
-    }
-
-    /// Whether the publication is there. One that does not tell all of the table is refused.
-    async fn is_published(&self, client: &Client) -> Result<bool, Failure> {
-        let (name, table) = (&self.log.publication, self.source.table_sql());
-        // Older servers have neither lists of columns nor conditions.
-        let found = client
-            .query_opt(
-                "SELECT EXISTS (SELECT FROM pg_publication_tables t \
-                     JOIN pg_class c ON c.oid = to_regclass($2::text) \
-                     JOIN pg_namespace n ON n.oid = c.relnamespace \
-                     WHERE t.pubname = p.pubname AND t.schemaname = n.nspname \
-                       AND t.tablename = c.relname), \
-                     pubinsert AND pubupdate AND pubdelete AND pubtruncate, \
-                     EXISTS (SELECT FROM pg_publication_rel r, to_jsonb(r) AS j \
-                         WHERE r.prpubid = p.oid AND r.prrelid = to_regclass($2::text) \
-                           AND coalesce(j ->> 'prattrs', j ->> 'prqual') IS NOT NULL) \
-                 FROM pg_publication p WHERE pubname = $1",
-                &[name, &table],
-            )
-            .await?;
-        let altered = format!("ALTER PUBLICATION {}", quoted(name));
-        match found.map(|row| (row.get(0), row.get(1), row.get(2))) {
-            None => Ok(false),
-            Some((true, true, false)) => Ok(true),
-            Some((false, _, _)) => Err(refused(format!(
-                "the publication `{name}` does not have the table, as when it was made anew: \
-                 {altered} ADD TABLE {table}; what has changed meanwhile is not told, so begin \
-                 anew then with the rows that are there (`--drop`)"
-            ))),
-            Some((true, false, _)) => Err(refused(format!(
-                "the publication `{name}` leaves some changes out: {altered} SET (publish = \
-                 'insert, update, delete, truncate')"
-            ))),
-            Some((true, true, true)) => Err(refused(format!(
-                "the publication `{name}` leaves columns or rows of the table out: {altered} SET \
-                 TABLE {table}"
-            ))),
-        }
+        Ok((place, own))
     }
 
     /// Copies the rows that are there, and says what the copy has seen.
@@ -203,7 +173,7 @@ impl Kept {
         })
     }
 
-    fn copy_name(&self) -> String {
+    pub(super) fn copy_name(&self) -> String {
         quoted(&format!("{}_copy", self.log.slot))
     }
 
@@ -235,30 +205,22 @@ impl Kept {
                 &[slot],
             )
             .await?;
-        let anew = "let go of what the checkpoint knows of this source (`--drop`), which begins \
-                    anew with the rows that are there";
         let Some(found) = found else {
             return Err(refused(format!(
-                "the slot `{slot}` is gone, and with it the changes since the checkpoint: {anew}"
+                "the slot `{slot}` is gone, and with it the changes since the checkpoint: {ANEW}"
             )));
         };
         let confirmed: Option<PgLsn> = found.get(0);
         if found.get(1) {
             return Err(refused(format!(
                 "the server has let go of the log that the slot `{slot}` needs \
-                 (`max_slot_wal_keep_size`): {anew}"
-            )));
-        }
-        if !self.is_published(client).await? {
-            return Err(refused(format!(
-                "the publication `{}` is gone, and with it what has changed since: {anew}",
-                self.log.publication
+                 (`max_slot_wal_keep_size`): {ANEW}"
             )));
         }
         match confirmed.map(u64::from) {
             Some(confirmed) if confirmed > end => Err(refused(format!(
                 "the slot `{slot}` was moved on to {}, and the checkpoint has read up to {}: the \
-                 changes in between are gone. Start from a later checkpoint, or {anew}",
+                 changes in between are gone. Start from a later checkpoint, or {ANEW}",
                 PgLsn::from(confirmed),
                 PgLsn::from(end)
             ))),
@@ -305,18 +267,16 @@ impl Kept {
     /// Drops all that is kept, of a source that is not read any more. A publication with a name
     /// of its own is somebody else's.
     pub async fn release(&self, client: &Client) -> Result<Vec<String>, Failure> {
-        self.lock(client).await?;
+        if let Some(used) = self.lock(client).await? {
+            return Err(refused(used));
+        }
         let mut released = Vec::new();
         if self.drop_slot(client).await? {
             released.push(format!("the slot `{}`", self.log.slot));
         }
         self.drop_copy(client).await?;
         if self.log.publication == self.log.slot {
-            let dropped = format!(
-                "DROP PUBLICATION IF EXISTS {}",
-                quoted(&self.log.publication)
-            );
-            client.batch_execute(&dropped).await?;
+            self.drop_publication(client).await?;
         }
         Ok(released)
     }
@@ -327,7 +287,23 @@ impl Kept {
     }
 
     /// Returns whether it was there.
-    pub async fn drop_slot(&self, client: &Client) -> Result<bool, Failure> {
+    async fn drop_slot(&self, client: &Client) -> Result<bool, Failure> {
+        let foreign = client
+            .query_opt(
+                "SELECT format('%s of the database %s', plugin, database) \
+                 FROM pg_replication_slots WHERE slot_name = $1 \
+                   AND (database, plugin) IS DISTINCT FROM (current_database(), 'pgoutput')",
+                &[&self.log.slot],
+            )
+            .await?;
+        if let Some(foreign) = foreign {
+            let of: String = foreign.get(0);
+            return Err(refused(format!(
+                "the slot `{}` is there already, and is somebody else's, for {of}: give this one \
+                 another name (`slot` of `log`)",
+                self.log.slot
+            )));
+        }
         let dropped = client
             .query(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \

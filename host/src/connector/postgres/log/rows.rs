@@ -58,7 +58,7 @@ async fn check_identity(
 /// The table whose changes are read.
 pub struct ChangedTable {
     /// As the server numbers it.
-    id: u32,
+    pub id: u32,
     name: String,
     fields: Vec<Field>,
     /// The name of each field's column.
