@@ -8,6 +8,8 @@ use crate::connector::postgres::{Failure, quoted};
 
 /// The slot, and one for the connection.
 const SLOTS: i64 = 2;
+/// Whose members may read the log where Amazon manages the server and gives nobody `REPLICATION`.
+const MANAGED: &str = "rds_replication";
 
 impl Kept {
     /// Refuses what would fail half-way, with the statements that allow it.
@@ -22,15 +24,16 @@ impl Kept {
                 "SELECT current_setting('wal_level'), \
                      current_setting('max_replication_slots')::bigint - \
                          (SELECT count(*) FROM pg_replication_slots WHERE slot_name <> $2), \
-                     (SELECT rolreplication OR rolsuper FROM pg_roles \
-                         WHERE rolname = current_user), \
+                     (SELECT rolreplication OR rolsuper OR EXISTS (SELECT FROM pg_roles m \
+                             WHERE m.rolname = $3 AND pg_has_role(m.oid, 'MEMBER')) \
+                         FROM pg_roles r WHERE r.rolname = current_user), \
                      current_schema()::text, \
                      coalesce(has_schema_privilege(current_schema(), 'CREATE'), false), \
                      row_security_active($1::oid), \
                      current_database()::text, \
                      has_database_privilege(current_database(), 'CREATE'), \
                      (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1::oid)",
-                &[&table, &self.log.slot],
+                &[&table, &self.log.slot, &MANAGED],
             )
             .await?;
         let level: String = row.get(0);
