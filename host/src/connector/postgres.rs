@@ -135,7 +135,11 @@ fn explained(error: &Error) -> String {
 
 /// The server was not reached, or has not answered.
 fn fault_without_code(error: &Error) -> Fault {
-    if causes(error).any(|cause| cause.is::<io::Error>()) {
+    let is_lost = |cause: &(dyn std::error::Error + 'static)| {
+        // OpenSSL has its own of a connection that ends in the middle of a handshake.
+        cause.is::<io::Error>() || cause.to_string().to_lowercase().contains("unexpected eof")
+    };
+    if causes(error).any(is_lost) {
         return Fault::OUTSIDE;
     }
     // The kinds of errors have no other names.

@@ -276,3 +276,58 @@ fn tls_of(connection: &PostgresConnection) -> Result<MakeTlsConnector, Failure> 
         .map_err(|error| wrong(format!("TLS cannot be used: {error}")))?;
     Ok(MakeTlsConnector::new(tls))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::connector::server::Server;
+
+    /// Why nothing comes of a connection to a server that ends it after this answer to the
+    /// wish to encrypt it.
+    fn failure(answer: &'static [u8]) -> Failure {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("it connects");
+            client.read_exact(&mut [0; 8]).expect("it asks");
+            client.write_all(answer).expect("it listens");
+            // What the client says next; to leave it would reset the connection.
+            if !answer.is_empty() {
+                let _ = client.read(&mut [0; 4096]);
+            }
+        });
+        let connection = PostgresConnection {
+            servers: vec![Server {
+                host: "127.0.0.1".to_owned(),
+                port,
+            }],
+            database: "shop".to_owned(),
+            user: "shop".to_owned(),
+            password: None,
+            tls: Tls::Require,
+            trusted: None,
+            options: None,
+            connect_timeout: Duration::from_secs(10),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let failure = runtime.block_on(connect(&connection)).err();
+        server.join().expect("it has answered");
+        failure.expect("nobody is there")
+    }
+
+    #[test]
+    fn a_connection_that_ends_before_it_is_encrypted_can_be_made_again() {
+        for answer in [&b""[..], b"S"] {
+            let Failure { cause, fault, .. } = failure(answer);
+            assert_eq!(fault, Fault::OUTSIDE, "{answer:?}: {cause}");
+        }
+        let Failure { cause, fault, .. } = failure(b"Snot TLS");
+        assert_eq!(fault, Fault::OUTSIDE_LASTING, "{cause}");
+    }
+}
