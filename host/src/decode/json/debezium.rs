@@ -5,6 +5,13 @@
 //! By a key, a row takes the place of the one before it, and only what is gone is taken back.
 //! What cannot be told by rows is a bad row.
 
+/// Makes columns ready for what a schema says.
+mod columns;
+/// Tells messages apart.
+mod message;
+/// Refuses rows that are gone and not told whole.
+mod whole;
+
 use std::ops::Range;
 
 use arrow_array::ArrayRef;
@@ -14,16 +21,19 @@ use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
 use serde_json::Value as Json;
 
+use self::columns::{field_schema, prepare, row_fields};
+use self::message::{Change, Message};
+use self::whole::{OldRow, lacks_before};
 use super::super::DecodedChanges;
-use super::super::column::{ColumnBuilder, DecimalDigits, RecordBuilder, ValuesBuilder};
-use super::super::fault::{RowFault, excerpt};
+use super::super::column::{DecimalDigits, RecordBuilder, ValuesBuilder};
+use super::super::fault::{RowFault, excerpt, utf8};
 use super::scanner::Scanner;
 use super::{Parser, RecordShape};
 use crate::batch::NO_TIME;
 use crate::decimal::{self, NotDecimal};
-use crate::format::{DebeziumFormat, TextDecimals};
+use crate::format::{DebeziumFormat, RowFormat, TextDecimals};
 use crate::schema::Schema;
-use crate::timestamp::{self, CutTimes, TimeUnit, TimestampFormat};
+use crate::timestamp::{self, CutTimes, DAY_MS, TimestampFormat};
 
 /// Rows under construction.
 #[derive(Clone, Debug)]
@@ -33,6 +43,8 @@ pub(in super::super) struct DebeziumRows {
     /// The columns of the key, if rows replace one another by one.
     key: Option<Vec<usize>>,
     decimals: TextDecimals,
+    /// Rows that are gone are whole, also where they look like a key alone.
+    tells_whole_rows: bool,
     /// The formats of times that the pipeline's file names, depth first.
     timestamps: Vec<TimestampFormat>,
     known: KnownSchema,
@@ -49,17 +61,10 @@ pub(in super::super) struct DebeziumRows {
 struct KnownSchema {
     /// Empty where messages have none.
     text: Vec<u8>,
+    /// Whether it has each column; empty where messages have none.
+    columns: Vec<bool>,
     /// Why no row can be read that has it.
     problem: Option<String>,
-}
-
-/// Where the parts of a change are in its message.
-struct Change {
-    schema: Option<Range<usize>>,
-    before: Option<Range<usize>>,
-    after: Option<Range<usize>>,
-    operation: Range<usize>,
-    time_ms: i64,
 }
 
 /// What stands for a value that the database has not told of, since the change left it as it
@@ -73,17 +78,20 @@ impl DebeziumRows {
     /// `own` has the fields' own names, `written` those that they have in the rows.
     pub fn new(
         format: &DebeziumFormat,
+        rows: &RowFormat,
         own: &Schema,
         written: &Schema,
-        timestamps: &[TimestampFormat],
     ) -> Self {
+        let timestamps = &rows.timestamp_formats;
+        let tells_whole_rows = rows.tells_whole_rows;
         let key = format.changes.key.as_ref();
         let mut rows = DebeziumRows {
             rows: RecordBuilder::new(&written.fields, &mut timestamps.iter().cloned()),
             shape: RecordShape::new(&written.fields),
             key: key.map(|key| key.iter().filter_map(|name| own.index_of(name)).collect()),
             decimals: format.decimals,
-            timestamps: timestamps.to_vec(),
+            tells_whole_rows,
+            timestamps: timestamps.clone(),
             known: KnownSchema::default(),
             taken_back: Vec::new(),
             times: Vec::new(),
@@ -94,10 +102,31 @@ impl DebeziumRows {
         rows
     }
 
-    /// Adds the rows of a message; after an error, [`Self::truncate`] must follow.
-    pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
+    /// Adds the rows of a message, which perhaps has a key; after an error,
+    /// [`Self::truncate`] must follow.
+    pub fn push(
+        &mut self,
+        data: &[u8],
+        start: usize,
+        end: usize,
+        key: Option<&[u8]>,
+    ) -> Result<(), RowFault> {
         let scanner = Scanner::new(data, start, end);
-        let change = Change::read(scanner, data, start, &mut self.scratch)?;
+        let change = match Message::read(scanner, data, start, &mut self.scratch)? {
+            Message::Change(change) => change,
+            Message::Mark => return Ok(()),
+            Message::Tombstone => return self.push_null(key),
+        };
+        self.push_change(data, scanner, change, key)
+    }
+
+    fn push_change(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        change: Change,
+        key: Option<&[u8]>,
+    ) -> Result<(), RowFault> {
         self.learn(change.schema.map_or(&[], |schema| &data[schema]))?;
         let (before, after) = (change.before, change.after);
         let operation = &data[change.operation];
@@ -109,11 +138,25 @@ impl DebeziumRows {
             (b"\"u\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
                 let after = after.ok_or_else(|| lacks("after"))?;
+                let row = OldRow {
+                    before: &before,
+                    after: Some(&after),
+                    teller: change.teller,
+                    key,
+                };
+                self.check_whole(data, scanner, &row)?;
                 self.take_back(data, scanner, before, change.time_ms)?;
                 self.add(data, scanner, after, "after", change.time_ms)
             }
             (b"\"d\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
+                let row = OldRow {
+                    before: &before,
+                    after: None,
+                    teller: change.teller,
+                    key,
+                };
+                self.check_whole(data, scanner, &row)?;
                 self.take_back(data, scanner, before, change.time_ms)
             }
             (b"\"u\"", Some(_)) => {
@@ -169,6 +212,19 @@ impl DebeziumRows {
         self.take_back_key(scanner, at, "key", NO_TIME)
     }
 
+    /// Adds the row of a tombstone whose payload is the text `null`, as consumers write one
+    /// into a file; its key is not there then.
+    fn push_null(&mut self, key: Option<&[u8]>) -> Result<(), RowFault> {
+        match (&self.key, key) {
+            (None, _) => Ok(()),
+            (Some(_), Some(key)) => self.push_tombstone(utf8(key)?, 0, key.len()),
+            (Some(_), None) => Err(RowFault::new(
+                "is a tombstone, `null`, and which row is gone was told by its key, which is not \
+                 here: nothing is lost without it if the deletion before it is there",
+            )),
+        }
+    }
+
     /// Adds a whole row.
     fn add(
         &mut self,
@@ -209,10 +265,7 @@ impl DebeziumRows {
             scratch: &mut self.scratch,
         };
         parser.record(at.start, &mut self.rows, &mut self.shape)?;
-        if self.known.text.is_empty() {
-            self.check_times()?;
-        }
-        Ok(())
+        self.check_times(data, scanner, &at)
     }
 
     /// Adds a row of nothing but its key.
@@ -343,22 +396,54 @@ impl DebeziumRows {
     }
 
     /// Refuses times that nobody meant in ms, where neither a schema nor the pipeline's file
-    /// says which unit they have.
-    fn check_times(&self) -> Result<(), RowFault> {
-        for field in &self.rows.fields {
-            if let ValuesBuilder::Timestamp(times) = &field.column.values
-                && times.format == TimestampFormat::Any
-                && let Some(&ms) = times.values.last()
-                && !timestamp::is_plausible(ms)
-            {
-                let what = format!(
-                    "expected a time in ms in the years 1 to 9999, found {ms} (`timestamp(us)`, \
-                     `timestamp(ns)` and `timestamp(days)` are other units)"
-                );
-                return Err(RowFault::new(what).within(&field.name));
+    /// says which unit they have: days, years and times of day are small numbers.
+    fn check_times(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        row: &Range<usize>,
+    ) -> Result<(), RowFault> {
+        for column in 0..self.rows.fields.len() {
+            let field = &self.rows.fields[column];
+            let ValuesBuilder::Timestamp(times) = &field.column.values else {
+                continue;
+            };
+            let Some(&ms) = times.values.last() else {
+                continue;
+            };
+            let is_small = ms != 0 && ms.unsigned_abs() < DAY_MS.unsigned_abs();
+            if times.format != TimestampFormat::Any || (timestamp::is_plausible(ms) && !is_small) {
+                continue;
             }
+            if is_small && self.is_text(data, scanner, row, column)? {
+                continue;
+            }
+            let what = format!(
+                "expected a time in ms in the years 1 to 9999, and not on the first day of 1970, \
+                 found {ms} (`timestamp(us)`, `timestamp(ns)` and `timestamp(days)` are other \
+                 units, `timestamp(ms)` is this one; years and times of day are whole numbers)"
+            );
+            return Err(RowFault::new(what).within(&self.rows.fields[column].name));
         }
         Ok(())
+    }
+
+    /// Whether a row has a text in a column.
+    #[cold]
+    fn is_text(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        row: &Range<usize>,
+        column: usize,
+    ) -> Result<bool, RowFault> {
+        let by_name = &self.shape.by_name;
+        let wanted = |name: &[u8]| by_name.get(name).copied().filter(|it| *it == column);
+        let mut is_text = false;
+        each_member(scanner, row.start, &mut self.scratch, wanted, |_, value| {
+            is_text = data[value.start] == b'"';
+        })?;
+        Ok(is_text)
     }
 
     /// Makes columns ready for rows of a schema; an empty one says nothing.
@@ -380,6 +465,14 @@ impl DebeziumRows {
             None => Json::Null,
         };
         let fields = row_fields(&schema);
+        self.known.columns = match &fields {
+            Some(fields) => {
+                let columns = self.rows.fields.iter();
+                let has = columns.map(|it| field_schema(Some(fields), &it.name).is_some());
+                has.collect()
+            }
+            None => Vec::new(),
+        };
         let mut declared = self.timestamps.iter().cloned();
         for field in &mut self.rows.fields {
             let schema = field_schema(fields, &field.name);
@@ -416,55 +509,6 @@ impl DebeziumRows {
             taken_back: BooleanBuffer::from(std::mem::take(&mut self.taken_back)),
             times: std::mem::take(&mut self.times).into(),
         }
-    }
-}
-
-impl Change {
-    fn read(
-        scanner: Scanner<'_>,
-        data: &[u8],
-        start: usize,
-        scratch: &mut Vec<u8>,
-    ) -> Result<Self, RowFault> {
-        const NAMES: [&str; 7] = [
-            "op", "before", "after", "source", "ts_ms", "schema", "payload",
-        ];
-        let at = scanner.skip_space(start);
-        let (mut parts, behind) = members(scanner, data, at, NAMES, scratch)?;
-        scanner.finish(behind)?;
-        let (schema, payload) = (parts[5].take(), parts[6].take());
-        if let ([None, ..], Some(payload)) = (&parts, payload) {
-            (parts, _) = members(scanner, data, payload.start, NAMES, scratch)
-                .map_err(|fault| fault.within("payload"))?;
-        }
-        let [operation, before, after, source, told_ms, ..] = parts;
-        let operation = operation.ok_or_else(|| {
-            RowFault::new(
-                "expected a change as Debezium tells it, found a record without `op` (rows that \
-                 `ExtractNewRecordState` has unpacked are read by `format = \"json\"`)",
-            )
-        })?;
-        let committed_ms = match source {
-            Some(source) => {
-                let found = members(scanner, data, source.start, ["ts_ms"], scratch);
-                let ([committed_ms], _) = found.map_err(|fault| fault.within("source"))?;
-                committed_ms
-            }
-            None => None,
-        };
-        let time = committed_ms.or(told_ms).ok_or_else(|| {
-            RowFault::new("has neither `source.ts_ms` nor `ts_ms`, the time of the change")
-        })?;
-        let time_ms = scanner.integer(time.start).map(|(_, time_ms)| time_ms);
-        let time_ms = time_ms.filter(|&time_ms| timestamp::is_plausible(time_ms));
-        Ok(Change {
-            schema,
-            before,
-            after,
-            operation,
-            time_ms: time_ms
-                .ok_or_else(|| scanner.not_a(time.start, "a time in ms").within("ts_ms"))?,
-        })
     }
 }
 
@@ -506,101 +550,6 @@ impl DecimalDigits {
         let bytes = bytes.map_err(|_| NotDecimal::Unscaled)?;
         decimal::from_unscaled(&bytes, scale, self.precision, self.scale)
     }
-}
-
-/// Makes a column ready for values of a schema, or of none. `declared` yields the formats of
-/// the timestamps, depth first.
-fn prepare(
-    column: &mut ColumnBuilder,
-    schema: Option<&Json>,
-    declared: &mut impl Iterator<Item = TimestampFormat>,
-    decimals: TextDecimals,
-) -> Result<(), RowFault> {
-    let text = |key| schema.and_then(|schema| schema.get(key)?.as_str());
-    let name = text("name").unwrap_or_default();
-    match &mut column.values {
-        ValuesBuilder::Timestamp(times) => {
-            let own = declared.next().unwrap_or_default();
-            times.format = match name {
-                "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" => {
-                    TimestampFormat::Days
-                }
-                "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => {
-                    TimestampFormat::Number(TimeUnit::Milliseconds)
-                }
-                "io.debezium.time.MicroTimestamp" => {
-                    TimestampFormat::Number(TimeUnit::Microseconds)
-                }
-                "io.debezium.time.NanoTimestamp" => TimestampFormat::Number(TimeUnit::Nanoseconds),
-                "io.debezium.time.ZonedTimestamp" => TimestampFormat::Rfc3339,
-                "io.debezium.time.Time"
-                | "io.debezium.time.MicroTime"
-                | "io.debezium.time.NanoTime"
-                | "io.debezium.time.ZonedTime"
-                | "org.apache.kafka.connect.data.Time" => {
-                    return Err(RowFault::new(
-                        "is a time of day, which is no `timestamp`: read it as `int64`, or a \
-                         `ZonedTime` as `utf8`",
-                    ));
-                }
-                _ => own,
-            };
-        }
-        ValuesBuilder::Decimal(_, digits) => {
-            let own = Some(i64::from(digits.scale));
-            digits.unscaled =
-                match (schema, name) {
-                    (None, _) => own.filter(|_| decimals == TextDecimals::Precise),
-                    (Some(schema), DECIMAL) => {
-                        let scale = schema.pointer("/parameters/scale").and_then(Json::as_str);
-                        let scale = scale.and_then(|scale| scale.parse().ok());
-                        Some(scale.ok_or_else(|| {
-                            RowFault::new("is a decimal whose schema has no `scale`")
-                        })?)
-                    }
-                    (Some(_), VARIABLE_DECIMAL) => own,
-                    (Some(_), _) => None,
-                };
-        }
-        ValuesBuilder::List(list) => {
-            let items = schema.and_then(|schema| schema.get("items"));
-            prepare(&mut list.element, items, declared, decimals)?;
-        }
-        ValuesBuilder::Record(record) => {
-            let fields = schema.and_then(|schema| schema.get("fields"));
-            for field in &mut record.fields {
-                let schema = field_schema(fields, &field.name);
-                prepare(&mut field.column, schema, declared, decimals)
-                    .map_err(|fault| fault.within(&field.name))?;
-            }
-        }
-        _ if matches!(name, DECIMAL | VARIABLE_DECIMAL) => {
-            return Err(RowFault::new(
-                "is a decimal: give the field a type such as `decimal(18,2)`, or the connector \
-                 `decimal.handling.mode` \"string\" or \"double\"",
-            ));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
-const VARIABLE_DECIMAL: &str = "io.debezium.data.VariableScaleDecimal";
-
-/// The fields of the rows that a schema is about: those of `after`, or, of a key, its own.
-fn row_fields(schema: &Json) -> Option<&Json> {
-    let fields = schema.get("fields");
-    let of_row = ["after", "before"]
-        .iter()
-        .find_map(|part| field_schema(fields, part));
-    of_row.map_or(fields, |row| row.get("fields"))
-}
-
-/// What a schema says of a field.
-fn field_schema<'s>(fields: Option<&'s Json>, name: &str) -> Option<&'s Json> {
-    let mut fields = fields?.as_array()?.iter();
-    fields.find(|field| field.get("field").and_then(Json::as_str) == Some(name))
 }
 
 /// Where the values of some members of a record are.
@@ -662,14 +611,6 @@ fn each_member(
 #[cold]
 fn lacks(part: &str) -> RowFault {
     RowFault::new(format!("has no `{part}`, which such a change needs"))
-}
-
-#[cold]
-fn lacks_before() -> RowFault {
-    RowFault::new(
-        "has no `before`, the row that is gone: have the database tell it (in PostgreSQL `ALTER \
-         TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`",
-    )
 }
 
 #[cfg(test)]

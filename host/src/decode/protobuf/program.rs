@@ -160,6 +160,42 @@ impl Program {
     }
 }
 
+/// Refuses columns that a message has no field for. They would be null in every row, which
+/// nobody means who has the schema at hand.
+pub(in crate::decode) fn check_names(
+    schema: &MessageDescriptor,
+    columns: &[Field],
+) -> Result<(), RowFault> {
+    for column in columns {
+        let written = schema.get_field_by_name(&column.name);
+        let written = written.ok_or_else(|| not_in(schema, &column.name))?;
+        let (DataType::Record(fields), kind) = (element(&column.data_type), written.kind()) else {
+            continue;
+        };
+        // The keys of a map that is read as a record are in no schema.
+        let is_map = written.is_map() && matches!(column.data_type, DataType::Record(_));
+        if let Kind::Message(message) = kind
+            && !is_map
+        {
+            check_names(&message, fields).map_err(|fault| fault.within(&column.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The type of a list's elements, or the type itself.
+fn element(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::List(element) => &element.data_type,
+        other => other,
+    }
+}
+
+fn not_in(schema: &MessageDescriptor, name: &str) -> RowFault {
+    let fields: Vec<FieldDescriptor> = schema.fields().collect();
+    RowFault::not_in_schema(name, fields.iter().map(FieldDescriptor::name))
+}
+
 impl ReadMessage {
     #[inline]
     pub fn find(&self, number: u32) -> Option<&ReadField> {
@@ -272,7 +308,7 @@ fn message(schema: &MessageDescriptor, columns: &[Field]) -> Result<ReadMessage,
     for (column, field) in columns.iter().enumerate() {
         let Some(written) = schema.get_field_by_name(&field.name) else {
             if !field.nullable {
-                return Err(RowFault::new("is missing in the schema").within(&field.name));
+                return Err(not_in(schema, &field.name));
             }
             absent.push(Absent::Null);
             continue;
