@@ -440,7 +440,8 @@ fn read_debezium(
     let identity = table.optional("replica_identity");
     if let Some(identity) = identity.as_ref().filter(|_| has_key) {
         mistakes.push(
-            identity.means_nothing("remove it, or `key`: with one, rows before a change are not read"),
+            identity
+                .means_nothing("remove it, or `key`: with one, rows before a change are not read"),
         );
     }
     let tells_whole_rows = identity.map(|value| value.choice(IDENTITIES, mistakes));

@@ -76,12 +76,7 @@ const UNAVAILABLE: [&str; 2] = [
 
 impl DebeziumRows {
     /// `own` has the fields' own names, `written` those that they have in the rows.
-    pub fn new(
-        format: &DebeziumFormat,
-        rows: &RowFormat,
-        own: &Schema,
-        written: &Schema,
-    ) -> Self {
+    pub fn new(format: &DebeziumFormat, rows: &RowFormat, own: &Schema, written: &Schema) -> Self {
         let timestamps = &rows.timestamp_formats;
         let tells_whole_rows = rows.tells_whole_rows;
         let key = format.changes.key.as_ref();

@@ -117,7 +117,9 @@ impl Message {
 #[cold]
 fn without_operation(text: &[u8]) -> Result<Message, RowFault> {
     let message: Map<String, Json> = serde_json::from_slice(text).unwrap_or_default();
-    let is_wrapped = message.keys().all(|key| key == "schema" || key == "payload");
+    let is_wrapped = message
+        .keys()
+        .all(|key| key == "schema" || key == "payload");
     let payload = match message.get("payload") {
         Some(Json::Null) if is_wrapped => return Ok(Message::Tombstone),
         Some(Json::Object(payload)) if is_wrapped => payload,

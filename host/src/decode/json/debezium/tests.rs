@@ -1,5 +1,12 @@
 //! What changes decode to, by example; and that no bytes can cause a panic.
 
+/// What is between changes, or no change.
+mod messages;
+/// What fields of each type become.
+mod types;
+/// Rows before a change that are not told whole.
+mod whole;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -8,7 +15,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::batch::{Batch, NO_TIME};
-use crate::decode::{Decoded, Decoder};
+use crate::decode::{Beside, Decoded, Decoder};
 use crate::format::{DebeziumFormat, Format, RowFormat, TableChanges, TextDecimals};
 use crate::json::render_row;
 use crate::schema::{DataType, Field, Schema};
@@ -89,13 +96,11 @@ fn decode(
         data.extend_from_slice(message.as_bytes());
         spans.push((start, data.len() as u32));
     }
-    let is_tombstone = |message: usize| tombstones.contains(&message);
-    let mut once = || {
-        render(
-            decoder.decode_messages(&data, &spans, is_tombstone),
-            &schema,
-        )
+    let beside = |message: usize| Beside {
+        key: None,
+        is_tombstone: tombstones.contains(&message),
     };
+    let mut once = || render(decoder.decode_messages(&data, &spans, beside), &schema);
     let first = once();
     // What the decoder has learned from a block does not change results.
     assert_eq!(first, once());
@@ -575,8 +580,8 @@ proptest! {
         let format = format(has_key.then_some(key), TextDecimals::Precise);
         let mut decoder = Decoder::new(&format, &schema);
         let spans = [(0, bytes.len() as u32)];
-        for tombstone in [false, true] {
-            let decoded = decoder.decode_messages(&bytes, &spans, |_| tombstone);
+        for is_tombstone in [false, true] {
+            let decoded = decoder.decode_messages(&bytes, &spans, |_| Beside { key: None, is_tombstone });
             prop_assert!(decoded.columns.iter().all(|column| column.len() == decoded.rows));
         }
     }

@@ -136,9 +136,15 @@ impl DebeziumRows {
             Some(usize::from(is_one))
         };
         let mut values = Vec::new();
-        each_member(scanner, row.start, &mut self.scratch, wanted, |is_one, value| {
-            values.push((is_one == 1, value));
-        })?;
+        each_member(
+            scanner,
+            row.start,
+            &mut self.scratch,
+            wanted,
+            |is_one, value| {
+                values.push((is_one == 1, value));
+            },
+        )?;
         Ok(values)
     }
 }
@@ -148,7 +154,12 @@ fn stands_in(value: &[u8], teller: Teller) -> bool {
     let is_zero = |value: &[u8]| value.iter().all(|byte| b"0.-+eE".contains(byte));
     match value {
         b"null" => true,
-        b"false" | b"\"\"" | b"[]" | b"{}" | b"\"{}\"" | b"\"AA==\""
+        b"false"
+        | b"\"\""
+        | b"[]"
+        | b"{}"
+        | b"\"{}\""
+        | b"\"AA==\""
         | b"\"1970-01-01T00:00:00Z\"" => teller == Teller::Postgres,
         _ => teller == Teller::Postgres && is_zero(value),
     }

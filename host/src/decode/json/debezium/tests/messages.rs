@@ -1,0 +1,64 @@
+//! Guards that a message that is no change of a row is nothing, or says what it is.
+
+use super::*;
+
+/// What comes from a connector beside changes.
+fn others() -> Vec<String> {
+    let message = |message: Value| message.to_string();
+    let wrapped = |payload: Value| json!({"schema": {}, "payload": payload}).to_string();
+    let heartbeat = || json!({"ts_ms": 1_700_000_000_000_i64, "ts_us": 1, "ts_ns": 1});
+    let begin = || {
+        json!({
+            "status": "BEGIN", "id": "571:53195829", "ts_ms": 1, "event_count": null,
+            "data_collections": null,
+        })
+    };
+    let ddl = || {
+        json!({
+            "source": {"ts_ms": 1}, "databaseName": "shop", "ddl": "DROP TABLE t",
+            "tableChanges": [], "ts_ms": 1,
+        })
+    };
+    vec![
+        "null".to_owned(),
+        " null ".to_owned(),
+        message(json!({"schema": null, "payload": null})),
+        message(heartbeat()),
+        wrapped(heartbeat()),
+        message(begin()),
+        wrapped(begin()),
+        message(ddl()),
+        wrapped(ddl()),
+        message(json!({"id": 1, "ts_ms": 1})),
+        message(json!({"id": 1, "payload": null})),
+        message(json!({"specversion": "1.0", "data": {"payload": {"op": "c"}}})),
+        "nul".to_owned(),
+        "null null".to_owned(),
+        message(change("c", Value::Null, "{\"_id\": 1}".into())),
+        message(json!({"op": "d", "source": {"connector": "mongodb", "ts_ms": 1}})),
+    ]
+}
+
+#[test]
+fn what_tells_no_row_is_nothing_or_says_so() {
+    let format = format(None, TextDecimals::Precise);
+    expect![""].assert_eq(&decode(&format, &fields(), &others(), &[]));
+}
+
+#[test]
+fn a_tombstone_as_a_text_takes_the_key_of_its_message_back() {
+    let schema = Schema::new(fields());
+    let by_key = format(Some(&["id"]), TextDecimals::Precise);
+    let mut decoder = Decoder::new(&by_key, &schema);
+    let data = b"nullnullnullnull";
+    let spans = [(0, 4), (4, 8), (8, 12), (12, 16)];
+    let keys: [Option<&[u8]>; 4] = [Some(b"{\"id\":1}"), None, Some(b"\xFF"), Some(b"7")];
+    let beside = |message: usize| Beside {
+        key: keys[message],
+        is_tombstone: false,
+    };
+    expect![""].assert_eq(&render(
+        decoder.decode_messages(data, &spans, beside),
+        &schema,
+    ));
+}
