@@ -1,6 +1,9 @@
 //! Schemas of Protobuf: what a library has read of their text, or of what `protoc` has made of
 //! it, with their names resolved.
 
+/// Files that everybody knows.
+mod known;
+
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -264,7 +267,8 @@ impl<F: Fn(&str) -> Option<String>> FileResolver for Imports<F> {
         if let Ok(file) = self.google.open_file(name) {
             return Ok(file);
         }
-        let text = (self.open)(name).ok_or_else(|| protox::Error::file_not_found(name))?;
+        let text = (self.open)(name).or_else(|| known::text(name));
+        let text = text.ok_or_else(|| protox::Error::file_not_found(name))?;
         any_source(name, &text).map_err(protox::Error::new)
     }
 }

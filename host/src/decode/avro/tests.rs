@@ -141,15 +141,27 @@ fn a_field_that_no_record_has_is_refused_also_where_it_may_be_missing() {
             {"type":"record","name":"Card","fields":[{"name":"digits","type":"string"}]},
             {"type":"record","name":"Cash","fields":[{"name":"amount","type":"long"}]}]},
         {"name":"counts","type":{"type":"map","values":"long"}}]}"#;
-    refused(nested, vec![nullable("idd", D::Int64)], expect![""]);
+    refused(
+        nested,
+        vec![nullable("idd", D::Int64)],
+        expect![
+            "field `idd` is missing in the schema; did you mean `id`? The fields are: id, lines, paid, counts"
+        ],
+    );
     let line = record(vec![nullable("skuu", D::Utf8)]);
     refused(
         nested,
         vec![field("lines", list(field("item", line)))],
-        expect![""],
+        expect!["field `lines.skuu` is missing in the schema; did you mean `sku`?"],
     );
     let card = |name: &str| record(vec![nullable("digits", D::Utf8), nullable(name, D::Int64)]);
-    refused(nested, vec![nullable("paid", card("amonut"))], expect![""]);
+    refused(
+        nested,
+        vec![nullable("paid", card("amonut"))],
+        expect![
+            "field `paid.amonut` is missing in the schema; did you mean `amount`? The fields are: digits, amount"
+        ],
+    );
     let format = |is_registered: bool| AvroFormat {
         schema: Some(AvroSchema::parse(nested, &[]).unwrap()),
         is_registered,
@@ -174,7 +186,13 @@ fn what_does_not_fit_is_refused() {
         vec![field("long", D::Bool)],
         expect!["field `long` is bool in `fields`, and long in the schema"],
     );
-    refused(ALL, vec![field("absent", D::Utf8)], expect![""]);
+    refused(
+        ALL,
+        vec![field("absent", D::Utf8)],
+        expect![
+            "field `absent` is missing in the schema; the fields are: bool, int, long, float, double, text, bytes, color, maybe, date, millis, micros, nanos, local, price, fixed_price, id, hash, place, tags, counts, either, time"
+        ],
+    );
     refused(
         ALL,
         vec![field("double", D::Float32)],

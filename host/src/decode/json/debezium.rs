@@ -413,11 +413,17 @@ impl DebeziumRows {
             if is_small && self.is_text(data, scanner, row, column)? {
                 continue;
             }
-            let what = format!(
-                "expected a time in ms in the years 1 to 9999, and not on the first day of 1970, \
-                 found {ms} (`timestamp(us)`, `timestamp(ns)` and `timestamp(days)` are other \
-                 units, `timestamp(ms)` is this one; years and times of day are whole numbers)"
-            );
+            let what = match is_small {
+                true => format!(
+                    "expected a time in ms, found {ms}, which is in the first day of 1970: days \
+                     are read by `timestamp(days)`, years and times of day as whole numbers, and \
+                     `timestamp(ms)` says that it is ms"
+                ),
+                false => format!(
+                    "expected a time in ms in the years 1 to 9999, found {ms} (`timestamp(us)`, \
+                     `timestamp(ns)` and `timestamp(days)` are other units)"
+                ),
+            };
             return Err(RowFault::new(what).within(&self.rows.fields[column].name));
         }
         Ok(())

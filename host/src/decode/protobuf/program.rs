@@ -91,6 +91,9 @@ pub(super) enum Nested {
     Timestamp,
     /// A number of seconds.
     Duration,
+    /// A number of units, and how many of its digits are behind the point.
+    Decimal,
+    Date,
     /// A message of one value, which it may have not.
     Wrapper {
         read: Scalar,
@@ -293,7 +296,11 @@ impl Nested {
     pub fn width(&self) -> usize {
         match self {
             Nested::Record(read) => read.width,
-            Nested::Timestamp | Nested::Duration | Nested::Wrapper { .. } => 1,
+            Nested::Timestamp
+            | Nested::Duration
+            | Nested::Decimal
+            | Nested::Date
+            | Nested::Wrapper { .. } => 1,
         }
     }
 }
@@ -471,11 +478,12 @@ fn scalar(written: &Kind, field: &Field) -> Result<Scalar, RowFault> {
 
 fn nested(written: &MessageDescriptor, field: &Field) -> Result<Nested, RowFault> {
     let wanted = &field.data_type;
-    let well_known = written.full_name().strip_prefix("google.protobuf.");
-    match (well_known, wanted) {
+    match (written.full_name(), wanted) {
         (_, DataType::Record(fields)) => message(written, fields).map(Nested::Record),
-        (Some("Timestamp"), DataType::Timestamp) => Ok(Nested::Timestamp),
-        (Some("Duration"), _) if wanted.is_number() => Ok(Nested::Duration),
+        ("google.protobuf.Timestamp", DataType::Timestamp) => Ok(Nested::Timestamp),
+        ("google.protobuf.Duration", _) if wanted.is_number() => Ok(Nested::Duration),
+        ("confluent.type.Decimal", _) if wanted.is_number() => Ok(Nested::Decimal),
+        ("google.type.Date", DataType::Timestamp) => Ok(Nested::Date),
         _ if let Some(wrapped) = wrapped(written) => Ok(Nested::Wrapper {
             read: scalar(&wrapped, field)?,
             zero: encoded(&wrapped, &wrapped.default_value()),

@@ -128,6 +128,7 @@ fn check_kind(kind: &str, name: &str, wanted: &DataType) -> Result<(), RowFault>
         return Ok(());
     }
     let readers = match kind {
+        _ if matches!(time_format(name), Ok(Some(_))) => "`timestamp`",
         "float" | "double" => "`float64`",
         "boolean" => "`bool`",
         "string" => "`utf8`",

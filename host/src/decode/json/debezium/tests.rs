@@ -251,12 +251,10 @@ fn what_is_no_row_is_bad() {
             4: has no `after`, which such a change needs
             5: has no `after`, which such a change needs
             6: has no `before`, the row that is gone: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
-            7: field `before.id` is missing
+            7: field `before.id` is missing, and what is gone has to be told whole: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
             8: field `after.id`: expected int64, found "1"
             9: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"`)
             10: byte 0: expected a record, found `[{"id":1,"name":"tea"}]`
-            11: byte 0: expected a record, found `null`
-            12: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"`)
             13: field `ts_ms`: expected a time in ms, found "now"
             14: field `ts_ms`: expected a time in ms, found 1700000000000000
             15: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"`)
@@ -543,9 +541,9 @@ fn a_field_that_cannot_have_its_values_is_told() {
         &time,
         DataType::Timestamp,
         expect![[r#"
-        1 +{"time":"2023-11-14T22:13:20Z"} 1700000000000
-        0: field `time` is a time of day, which is no `timestamp`: read it as `int64`, or a `ZonedTime` as `utf8`
-    "#]],
+            1 +{"time":"2023-11-14T22:13:20Z"} 1700000000000
+            0: field `time` is a time of day, which is no `timestamp`: read it as `int64`
+        "#]],
     );
     check(
         &decimal,

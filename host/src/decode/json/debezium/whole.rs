@@ -42,41 +42,38 @@ impl DebeziumRows {
     /// Each field that the table has is in the row. One that it does not have yet was null in
     /// the row that was added, too.
     fn check_fields(&mut self, scanner: Scanner<'_>, row: &OldRow<'_>) -> Result<(), RowFault> {
-        let mut lacks: Vec<usize> = (0..self.rows.fields.len()).collect();
-        self.each_field(scanner, row.before, |field| {
-            lacks.retain(|other| *other != field);
-        })?;
-        if lacks.is_empty() {
+        let told = self.has_fields(scanner, row.before)?;
+        if told.iter().all(|is_told| *is_told) {
             return Ok(());
         }
-        if !self.known.columns.is_empty() {
-            lacks.retain(|field| self.known.columns[*field]);
-        } else if let Some(after) = row.after {
-            let mut told = Vec::new();
-            self.each_field(scanner, after, |field| told.push(field))?;
-            lacks.retain(|field| told.contains(field));
-        }
-        match lacks.first() {
+        let expected = match row.after {
+            _ if !self.known.columns.is_empty() => self.known.columns.clone(),
+            Some(after) => self.has_fields(scanner, after)?,
+            None => vec![true; told.len()],
+        };
+        let mut fields = self.rows.fields.iter().zip(told.iter().zip(expected));
+        match fields.find(|(_, (is_told, is_expected))| *is_expected && !**is_told) {
             None => Ok(()),
-            Some(field) => Err(RowFault::new(format!(
+            Some((field, _)) => Err(RowFault::new(format!(
                 "is missing, and what is gone has to be told whole{REMEDY}"
             ))
-            .within(&self.rows.fields[*field].name)),
+            .within(&field.name)),
         }
     }
 
-    fn each_field(
+    /// Whether a row has each field.
+    fn has_fields(
         &mut self,
         scanner: Scanner<'_>,
         row: &Range<usize>,
-        mut found: impl FnMut(usize),
-    ) -> Result<(), RowFault> {
+    ) -> Result<Vec<bool>, RowFault> {
         let by_name = &self.shape.by_name;
         let wanted = |name: &[u8]| by_name.get(name).copied();
+        let mut has = vec![false; self.rows.fields.len()];
         each_member(scanner, row.start, &mut self.scratch, wanted, |field, _| {
-            found(field);
+            has[field] = true;
         })?;
-        Ok(())
+        Ok(has)
     }
 
     /// Whether a row has nothing but its key, as far as it shows.

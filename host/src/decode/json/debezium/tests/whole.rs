@@ -55,7 +55,14 @@ fn a_row_that_lacks_fields_is_not_taken_back() {
                 "payload": change("u", json!({"id": 1}), json!({"id": 2})),
             }),
         ],
-        expect![""],
+        expect![[r#"
+            2 -{"id":1,"name":null} 1700000000000
+            2 +{"id":2,"name":null} 1700000000000
+            3 -{"id":1,"name":null} 1700000000000
+            0: field `before.name` is missing, and what is gone has to be told whole: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
+            1: field `before.name` is missing, and what is gone has to be told whole: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
+            4: field `before.name` is missing, and what is gone has to be told whole: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
+        "#]],
     );
 }
 
@@ -86,9 +93,35 @@ fn a_key_alone_is_not_taken_back() {
         ),
     ];
     let mut format = format(None, TextDecimals::Precise);
-    expect![""].assert_eq(&decode_keyed(&format, &messages));
+    expect![[r#"
+        2 -{"id":2,"name":"tea"} 1700000000000
+        4 -{"id":4,"name":""} 1700000000000
+        6 -{"id":7,"name":null} 1700000000000
+        6 +{"id":7,"name":"tea"} 1700000000000
+        7 -{"id":8,"name":null} 1700000000000
+        7 +{"id":9,"name":null} 1700000000000
+        8 -{"id":10,"name":null} 1700000000000
+        0: field `before` is a key alone, as it seems, and no whole row: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`. If it is whole, `debezium = { replica_identity = "full" }` says so
+        1: field `before` is a key alone, as it seems, and no whole row: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`. If it is whole, `debezium = { replica_identity = "full" }` says so
+        3: field `before` is a key alone, as it seems, and no whole row: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`. If it is whole, `debezium = { replica_identity = "full" }` says so
+        5: field `before` is a key alone, as it seems, and no whole row: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`. If it is whole, `debezium = { replica_identity = "full" }` says so
+    "#]].assert_eq(&decode_keyed(&format, &messages));
     format.tells_whole_rows = true;
-    expect![""].assert_eq(&decode_keyed(&format, &messages));
+    expect![[r#"
+        0 -{"id":0,"name":null} 1700000000000
+        1 -{"id":1,"name":""} 1700000000000
+        2 -{"id":2,"name":"tea"} 1700000000000
+        3 -{"id":3,"name":null} 1700000000000
+        4 -{"id":4,"name":""} 1700000000000
+        5 -{"id":5,"name":null} 1700000000000
+        5 +{"id":6,"name":"tea"} 1700000000000
+        6 -{"id":7,"name":null} 1700000000000
+        6 +{"id":7,"name":"tea"} 1700000000000
+        7 -{"id":8,"name":null} 1700000000000
+        7 +{"id":9,"name":null} 1700000000000
+        8 -{"id":10,"name":null} 1700000000000
+    "#]]
+    .assert_eq(&decode_keyed(&format, &messages));
 }
 
 #[test]
@@ -112,7 +145,14 @@ fn the_key_of_a_message_tells_which_fields_it_has() {
         ),
     ];
     let format = format(None, TextDecimals::Precise);
-    expect![""].assert_eq(&decode_keyed(&format, &messages));
+    expect![[r#"
+        2 -{"id":1,"name":"tea"} 1700000000000
+        3 -{"id":1,"name":"tea"} 1700000000000
+        4 -{"id":1,"name":"tea"} 1700000000000
+        5 -{"id":0,"name":""} 1700000000000
+        0: field `before` is a key alone, as it seems, and no whole row: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`. If it is whole, `debezium = { replica_identity = "full" }` says so
+        1: field `before` is a key alone, as it seems, and no whole row: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`. If it is whole, `debezium = { replica_identity = "full" }` says so
+    "#]].assert_eq(&decode_keyed(&format, &messages));
 }
 
 #[test]
@@ -133,6 +173,10 @@ fn by_a_key_nothing_else_is_needed() {
                 json!({"id": 2, "name": "tea"}),
             ),
         ],
-        expect![""],
+        expect![[r#"
+            0 -{"id":1,"name":null} 1700000000000
+            1 -{"id":1,"name":null} 1700000000000
+            1 +{"id":2,"name":"tea"} 1700000000000
+        "#]],
     );
 }
