@@ -134,6 +134,8 @@ fn without_operation(text: &[u8]) -> Result<Message, RowFault> {
     }
     Err(RowFault::new(if has("ddl") || has("tableChanges") {
         "is a change of the database's schema, and of no row: those have a topic for each table"
+    } else if has("before") || has("after") {
+        "is a change without `op`, which says what kind of change it is"
     } else if has("specversion") {
         "is a CloudEvent: have the connector write its changes by `JsonConverter`"
     } else {
