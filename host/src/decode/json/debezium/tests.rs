@@ -257,7 +257,7 @@ fn what_is_no_row_is_bad() {
             10: byte 0: expected a record, found `[{"id":1,"name":"tea"}]`
             13: field `ts_ms`: expected a time in ms, found "now"
             14: field `ts_ms`: expected a time in ms, found 1700000000000000
-            15: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"`)
+            15: is a change without `op`, which says what kind of change it is
             16: has neither `source.ts_ms` nor `ts_ms`, the time of the change
         "#]],
     );

@@ -222,21 +222,21 @@ fn a_schema_decides_what_is_a_text() {
     "#]]
     .assert_eq(&read);
     expect![[r#"
-        Date: `v` is int32 (`io.debezium.time.Date`) in the message's schema, and utf8 in `fields`: `int64` reads it
+        Date: `v` is int32 (`io.debezium.time.Date`) in the message's schema, and utf8 in `fields`: `timestamp` reads it
         Time: `v` is int32 (`io.debezium.time.Time`) in the message's schema, and utf8 in `fields`: `int64` reads it
         MicroTime: `v` is int64 (`io.debezium.time.MicroTime`) in the message's schema, and utf8 in `fields`: `int64` reads it
         NanoTime: `v` is int64 (`io.debezium.time.NanoTime`) in the message's schema, and utf8 in `fields`: `int64` reads it
-        Timestamp: `v` is int64 (`io.debezium.time.Timestamp`) in the message's schema, and utf8 in `fields`: `int64` reads it
-        MicroTimestamp: `v` is int64 (`io.debezium.time.MicroTimestamp`) in the message's schema, and utf8 in `fields`: `int64` reads it
-        NanoTimestamp: `v` is int64 (`io.debezium.time.NanoTimestamp`) in the message's schema, and utf8 in `fields`: `int64` reads it
+        Timestamp: `v` is int64 (`io.debezium.time.Timestamp`) in the message's schema, and utf8 in `fields`: `timestamp` reads it
+        MicroTimestamp: `v` is int64 (`io.debezium.time.MicroTimestamp`) in the message's schema, and utf8 in `fields`: `timestamp` reads it
+        NanoTimestamp: `v` is int64 (`io.debezium.time.NanoTimestamp`) in the message's schema, and utf8 in `fields`: `timestamp` reads it
         Year: `v` is int32 (`io.debezium.time.Year`) in the message's schema, and utf8 in `fields`: `int64` reads it
         MicroDuration: `v` is int64 (`io.debezium.time.MicroDuration`) in the message's schema, and utf8 in `fields`: `int64` reads it
         NanoDuration: `v` is int64 (`io.debezium.time.NanoDuration`) in the message's schema, and utf8 in `fields`: `int64` reads it
         StructuredDate: `v` is struct (`io.debezium.time.StructuredDate`) in the message's schema, and utf8 in `fields`: a record reads it
         Unknown: `v` is int64 (`io.debezium.time.PicoTimestamp`) in the message's schema, and utf8 in `fields`: `int64` reads it
-        connect.Date: `v` is int32 (`org.apache.kafka.connect.data.Date`) in the message's schema, and utf8 in `fields`: `int64` reads it
+        connect.Date: `v` is int32 (`org.apache.kafka.connect.data.Date`) in the message's schema, and utf8 in `fields`: `timestamp` reads it
         connect.Time: `v` is int32 (`org.apache.kafka.connect.data.Time`) in the message's schema, and utf8 in `fields`: `int64` reads it
-        connect.Timestamp: `v` is int64 (`org.apache.kafka.connect.data.Timestamp`) in the message's schema, and utf8 in `fields`: `int64` reads it
+        connect.Timestamp: `v` is int64 (`org.apache.kafka.connect.data.Timestamp`) in the message's schema, and utf8 in `fields`: `timestamp` reads it
         connect.Decimal: `v` is a decimal: give the field a type such as `decimal(18,2)`, or the connector `decimal.handling.mode` "string" or "double"
         VariableScaleDecimal: `v` is a decimal: give the field a type such as `decimal(18,2)`, or the connector `decimal.handling.mode` "string" or "double"
         Bits: `v` is bytes (`io.debezium.data.Bits`) in the message's schema, and utf8 in `fields`: `bytes` reads it
