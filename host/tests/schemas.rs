@@ -582,6 +582,10 @@ fn mistakes_are_found_before_anything_runs() -> Outcome {
             "format = \"avro\"\nschema = \"id.avsc\"\nfields = { id = \"bool\" }",
             "",
         ),
+        mistakes(
+            "format = \"avro\"\nschema = \"id.avsc\"\nfields = { idd = \"int64?\" }",
+            "",
+        ),
         mistakes(&format!("schema = \"id.avsc\"\n{id}"), ""),
         mistakes(
             &format!("format = \"avro\"\nregistry = \"ftp://x\"\n{id}"),
@@ -904,6 +908,11 @@ fn mistakes_of_protobuf_are_found_before_anything_runs() -> Outcome {
         mistakes_of(
             &folder,
             "format = \"protobuf\"\nschema = \"id.proto\"\nfields = { id = \"bool\" }",
+            "",
+        ),
+        mistakes_of(
+            &folder,
+            "format = \"protobuf\"\nschema = \"id.proto\"\nfields = { idd = \"int64?\" }",
             "",
         ),
         mistakes_of(&folder, "message = \"Id\"\nfields = { id = \"bool\" }", ""),

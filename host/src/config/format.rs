@@ -222,7 +222,7 @@ pub fn read_rows(
                     table.place_of("fields").unwrap_or_else(|| table.place()),
                     "",
                 )
-                .help("correct the field's type or name; what rows may lack has a `?`"),
+                .help("correct the field's name or type; one that may be null has a `?`"),
         );
         return None;
     }

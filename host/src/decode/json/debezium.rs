@@ -7,6 +7,8 @@
 
 /// Makes columns ready for what a schema says.
 mod columns;
+/// Finds the members of a record.
+mod members;
 /// Tells messages apart.
 mod message;
 /// Refuses rows that are gone and not told whole.
@@ -22,8 +24,9 @@ use memchr::memmem;
 use serde_json::Value as Json;
 
 use self::columns::{field_schema, prepare, row_fields};
+use self::members::{each_member, members};
 use self::message::{Change, Message};
-use self::whole::{OldRow, lacks_before};
+use self::whole::{OldRow, TableColumns, check_whole, lacks_before};
 use super::super::DecodedChanges;
 use super::super::column::{DecimalDigits, RecordBuilder, ValuesBuilder};
 use super::super::fault::{RowFault, excerpt, utf8};
@@ -133,25 +136,27 @@ impl DebeziumRows {
             (b"\"u\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
                 let after = after.ok_or_else(|| lacks("after"))?;
-                let row = OldRow {
-                    before: &before,
-                    after: Some(&after),
+                self.check_whole(OldRow {
+                    data,
+                    scanner,
+                    before: before.clone(),
+                    after: Some(after.clone()),
                     teller: change.teller,
                     key,
-                };
-                self.check_whole(data, scanner, &row)?;
+                })?;
                 self.take_back(data, scanner, before, change.time_ms)?;
                 self.add(data, scanner, after, "after", change.time_ms)
             }
             (b"\"d\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
-                let row = OldRow {
-                    before: &before,
+                self.check_whole(OldRow {
+                    data,
+                    scanner,
+                    before: before.clone(),
                     after: None,
                     teller: change.teller,
                     key,
-                };
-                self.check_whole(data, scanner, &row)?;
+                })?;
                 self.take_back(data, scanner, before, change.time_ms)
             }
             (b"\"u\"", Some(_)) => {
@@ -205,6 +210,17 @@ impl DebeziumRows {
         };
         self.learn(schema.map_or(&[], |schema| &data[schema]))?;
         self.take_back_key(scanner, at, "key", NO_TIME)
+    }
+
+    /// Refuses the row before a change that is not told whole.
+    fn check_whole(&mut self, row: OldRow<'_>) -> Result<(), RowFault> {
+        let columns = TableColumns {
+            fields: &self.rows.fields,
+            by_name: &self.shape.by_name,
+            declared: &self.known.columns,
+        };
+        check_whole(&row, &columns, self.tells_whole_rows, &mut self.scratch)
+            .map_err(|fault| fault.within("before"))
     }
 
     /// Adds the row of a tombstone whose payload is the text `null`, as consumers write one
@@ -550,62 +566,6 @@ impl DecimalDigits {
         let bytes = BASE64_STANDARD.decode(text);
         let bytes = bytes.map_err(|_| NotDecimal::Unscaled)?;
         decimal::from_unscaled(&bytes, scale, self.precision, self.scale)
-    }
-}
-
-/// Where the values of some members of a record are.
-type Members<const N: usize> = [Option<Range<usize>>; N];
-
-/// The values of these members of a record, but nulls, and the place behind it.
-fn members<const N: usize>(
-    scanner: Scanner<'_>,
-    data: &[u8],
-    at: usize,
-    names: [&str; N],
-    scratch: &mut Vec<u8>,
-) -> Result<(Members<N>, usize), RowFault> {
-    let mut found = [const { None }; N];
-    let mut twice = None;
-    let wanted = |name: &[u8]| names.iter().position(|known| known.as_bytes() == name);
-    let behind = each_member(scanner, at, scratch, wanted, |part, value| {
-        if found[part].replace(value).is_some() {
-            twice = Some(part);
-        }
-    })?;
-    if let Some(part) = twice {
-        return Err(RowFault::new("is given twice").within(names[part]));
-    }
-    // Of the values that JSON has, only null begins so.
-    let is_value = |value: &Range<usize>| data[value.start] != b'n';
-    Ok((found.map(|value| value.filter(is_value)), behind))
-}
-
-/// Hands over where the values of a record's members are that are wanted. Returns the place
-/// behind the record.
-fn each_member(
-    scanner: Scanner<'_>,
-    at: usize,
-    scratch: &mut Vec<u8>,
-    wanted: impl Fn(&[u8]) -> Option<usize>,
-    mut found: impl FnMut(usize, Range<usize>),
-) -> Result<usize, RowFault> {
-    let Some(mut at) = scanner.take(at, b'{') else {
-        return Err(scanner.unexpected(at, "a record"));
-    };
-    if scanner.peek(at) == Some(b'}') {
-        return Ok(at + 1);
-    }
-    loop {
-        let (value, name) = scanner.other_key(at, scratch)?;
-        let wanted = wanted(name);
-        let behind = scanner.skip_value(value, scratch)?;
-        if let Some(wanted) = wanted {
-            found(wanted, value..behind);
-        }
-        match scanner.next_item(behind, b'}')? {
-            (next, true) => at = next,
-            (behind, false) => return Ok(behind),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::super::super::fault::RowFault;
 use super::super::scanner::Scanner;
-use super::members;
+use super::members::members;
 use crate::timestamp;
 
 pub(super) enum Message {

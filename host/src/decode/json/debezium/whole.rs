@@ -10,48 +10,65 @@ use std::ops::Range;
 
 use serde_json::Value as Json;
 
+use super::super::super::column::NamedColumn;
 use super::super::super::fault::RowFault;
 use super::super::scanner::Scanner;
+use super::members::each_member;
 use super::message::Teller;
-use super::{DebeziumRows, each_member};
 
-/// The rows of a change that has one to take back.
+/// The row before a change, in its message.
 pub(super) struct OldRow<'c> {
-    pub before: &'c Range<usize>,
-    pub after: Option<&'c Range<usize>>,
+    pub data: &'c [u8],
+    pub scanner: Scanner<'c>,
+    pub before: Range<usize>,
+    pub after: Option<Range<usize>>,
     pub teller: Teller,
     /// The key of the message.
     pub key: Option<&'c [u8]>,
 }
 
-impl DebeziumRows {
-    pub(super) fn check_whole(
-        &mut self,
-        data: &[u8],
-        scanner: Scanner<'_>,
-        row: &OldRow<'_>,
-    ) -> Result<(), RowFault> {
-        self.check_fields(scanner, row)
-            .and_then(|()| match self.is_key_alone(data, scanner, row)? {
-                false => Ok(()),
-                true => Err(key_alone()),
-            })
-            .map_err(|fault| fault.within("before"))
-    }
+/// The columns that a row is read into.
+pub(super) struct TableColumns<'c> {
+    pub fields: &'c [NamedColumn],
+    pub by_name: &'c hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::RandomState>,
+    /// Whether the message's schema has each; empty without one.
+    pub declared: &'c [bool],
+}
 
+/// Refuses a row that is not told whole, as far as it shows. `is_trusted` says that one which
+/// looks like a key alone is whole.
+pub(super) fn check_whole(
+    row: &OldRow<'_>,
+    columns: &TableColumns<'_>,
+    is_trusted: bool,
+    scratch: &mut Vec<u8>,
+) -> Result<(), RowFault> {
+    row.check_fields(columns, scratch)?;
+    let is_whole = is_trusted || row.teller == Teller::Whole;
+    match is_whole || !row.is_key_alone(scratch)? {
+        true => Ok(()),
+        false => Err(key_alone()),
+    }
+}
+
+impl OldRow<'_> {
     /// Each field that the table has is in the row. One that it does not have yet was null in
     /// the row that was added, too.
-    fn check_fields(&mut self, scanner: Scanner<'_>, row: &OldRow<'_>) -> Result<(), RowFault> {
-        let told = self.has_fields(scanner, row.before)?;
+    fn check_fields(
+        &self,
+        columns: &TableColumns<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), RowFault> {
+        let told = self.has_fields(&self.before, columns, scratch)?;
         if told.iter().all(|is_told| *is_told) {
             return Ok(());
         }
-        let expected = match row.after {
-            _ if !self.known.columns.is_empty() => self.known.columns.clone(),
-            Some(after) => self.has_fields(scanner, after)?,
+        let expected = match &self.after {
+            _ if !columns.declared.is_empty() => columns.declared.to_vec(),
+            Some(after) => self.has_fields(after, columns, scratch)?,
             None => vec![true; told.len()],
         };
-        let mut fields = self.rows.fields.iter().zip(told.iter().zip(expected));
+        let mut fields = columns.fields.iter().zip(told.iter().zip(expected));
         match fields.find(|(_, (is_told, is_expected))| *is_expected && !**is_told) {
             None => Ok(()),
             Some((field, _)) => Err(RowFault::new(format!(
@@ -63,35 +80,28 @@ impl DebeziumRows {
 
     /// Whether a row has each field.
     fn has_fields(
-        &mut self,
-        scanner: Scanner<'_>,
+        &self,
         row: &Range<usize>,
+        columns: &TableColumns<'_>,
+        scratch: &mut Vec<u8>,
     ) -> Result<Vec<bool>, RowFault> {
-        let by_name = &self.shape.by_name;
-        let wanted = |name: &[u8]| by_name.get(name).copied();
-        let mut has = vec![false; self.rows.fields.len()];
-        each_member(scanner, row.start, &mut self.scratch, wanted, |field, _| {
+        let wanted = |name: &[u8]| columns.by_name.get(name).copied();
+        let mut has = vec![false; columns.fields.len()];
+        each_member(self.scanner, row.start, scratch, wanted, |field, _| {
             has[field] = true;
         })?;
         Ok(has)
     }
 
     /// Whether a row has nothing but its key, as far as it shows.
-    fn is_key_alone(
-        &mut self,
-        data: &[u8],
-        scanner: Scanner<'_>,
-        row: &OldRow<'_>,
-    ) -> Result<bool, RowFault> {
-        if self.tells_whole_rows || row.teller == Teller::Whole {
-            return Ok(false);
-        }
-        let is_empty = |value: &Range<usize>| stands_in(&data[value.clone()], row.teller);
-        let values = self.values(scanner, row.before, &[])?;
+    fn is_key_alone(&self, scratch: &mut Vec<u8>) -> Result<bool, RowFault> {
+        let data = self.data;
+        let is_empty = |value: &Range<usize>| stands_in(&data[value.clone()], self.teller);
+        let values = self.values(&self.before, &[], scratch)?;
         if !values.iter().any(|(_, value)| is_empty(value)) {
             return Ok(false);
         }
-        let values = self.values(scanner, row.before, &key_names(row.key))?;
+        let values = self.values(&self.before, &key_names(self.key), scratch)?;
         // Which fields are the key, a file does not tell.
         let is_told = values.iter().any(|(is_key, _)| *is_key);
         let is_kept = |(is_key, value): &(bool, Range<usize>)| match is_told {
@@ -106,12 +116,12 @@ impl DebeziumRows {
         if !is_told && kept > 1 {
             return Ok(false);
         }
-        let Some(after) = row.after else {
+        let Some(after) = &self.after else {
             return Ok(true);
         };
         // Of an update, the key is told only where it is another one. Both rows were written
         // by one program: their columns have one order.
-        let now = self.values(scanner, after, &[])?;
+        let now = self.values(after, &[], scratch)?;
         let pairs = values.iter().zip(&now);
         let differs = |wanted: bool| {
             pairs.clone().any(|(old, (_, new))| {
@@ -123,25 +133,19 @@ impl DebeziumRows {
 
     /// The values of a row, and whether each is of one of these names.
     fn values(
-        &mut self,
-        scanner: Scanner<'_>,
+        &self,
         row: &Range<usize>,
         names: &[String],
+        scratch: &mut Vec<u8>,
     ) -> Result<Vec<(bool, Range<usize>)>, RowFault> {
         let wanted = |name: &[u8]| {
             let is_one = names.iter().any(|it| it.as_bytes() == name);
             Some(usize::from(is_one))
         };
         let mut values = Vec::new();
-        each_member(
-            scanner,
-            row.start,
-            &mut self.scratch,
-            wanted,
-            |is_one, value| {
-                values.push((is_one == 1, value));
-            },
-        )?;
+        each_member(self.scanner, row.start, scratch, wanted, |is_one, value| {
+            values.push((is_one == 1, value));
+        })?;
         Ok(values)
     }
 }
