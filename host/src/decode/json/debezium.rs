@@ -168,10 +168,13 @@ impl DebeziumRows {
                 }
                 self.add(data, scanner, after, "after", change.time_ms)
             }
-            (b"\"d\"", Some(_)) => {
-                let before = before.ok_or_else(|| lacks("before"))?;
-                self.take_back_key(scanner, before.start, "before", change.time_ms)
-            }
+            (b"\"d\"", Some(_)) => match (before, key) {
+                (Some(before), _) => {
+                    self.take_back_key(scanner, before.start, "before", change.time_ms)
+                }
+                (None, Some(key)) => self.take_back_by(utf8(key)?, 0, key.len(), change.time_ms),
+                (None, None) => Err(lacks("before")),
+            },
             (b"\"t\"", _) => Err(RowFault::new(
                 "the table was emptied (TRUNCATE), and the message has none of the rows that are \
                  gone",
@@ -198,6 +201,17 @@ impl DebeziumRows {
             // The change before it has told all.
             return Ok(());
         }
+        self.take_back_by(data, start, end, NO_TIME)
+    }
+
+    /// Adds a row of nothing but its key, which is that of a message.
+    fn take_back_by(
+        &mut self,
+        data: &[u8],
+        start: usize,
+        end: usize,
+        time_ms: i64,
+    ) -> Result<(), RowFault> {
         let scanner = Scanner::new(data, start, end);
         let at = scanner.skip_space(start);
         let names = ["schema", "payload"];
@@ -209,7 +223,7 @@ impl DebeziumRows {
             None => (None, at),
         };
         self.learn(schema.map_or(&[], |schema| &data[schema]))?;
-        self.take_back_key(scanner, at, "key", NO_TIME)
+        self.take_back_key(scanner, at, "key", time_ms)
     }
 
     /// Refuses the row before a change that is not told whole.

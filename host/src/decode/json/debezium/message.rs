@@ -30,7 +30,7 @@ pub(super) struct Change {
 /// What is known of how a database tells rows that are gone, by the connector's name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Teller {
-    /// Its connector takes whole rows alone.
+    /// Its connector asks for a database that tells whole rows.
     Whole,
     /// PostgreSQL: each table has a setting, by which mostly the key alone is told.
     Postgres,

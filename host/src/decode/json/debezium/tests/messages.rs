@@ -77,3 +77,32 @@ fn a_tombstone_as_a_text_takes_the_key_of_its_message_back() {
         &schema,
     ));
 }
+
+#[test]
+fn a_deletion_without_its_row_is_told_by_the_key_of_its_message() {
+    let schema = Schema::new(fields());
+    let deleted = change("d", Value::Null, Value::Null).to_string();
+    let spans = [(0, deleted.len() as u32)];
+    let shown = |key: Option<&[&str]>, of_message: Option<&str>| {
+        let by_key = format(key, TextDecimals::Precise);
+        let mut decoder = Decoder::new(&by_key, &schema);
+        let beside = |_| Beside {
+            key: of_message.map(str::as_bytes),
+            is_tombstone: false,
+        };
+        let decoded = decoder.decode_messages(deleted.as_bytes(), &spans, beside);
+        render(decoded, &schema)
+    };
+    let told = [
+        shown(Some(&["id"]), Some("{\"id\":7}")),
+        shown(Some(&["id"]), Some("{\"other\":7}")),
+        shown(Some(&["id"]), None),
+        shown(None, Some("{\"id\":7}")),
+    ];
+    expect![[r#"
+        0 -{"id":7,"name":null} 1700000000000
+        0: field `key.id` is missing
+        0: has no `before`, which such a change needs
+        0: has no `before`, the row that is gone: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
+    "#]].assert_eq(&told.concat());
+}
