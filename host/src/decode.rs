@@ -63,10 +63,7 @@ pub(crate) fn check_header_start(format: &Format, start: &[u8]) -> Result<(), St
 pub(crate) fn check_columns(rows: &RowFormat, schema: &Schema) -> Result<(), String> {
     let fields = rows.written(schema).fields;
     let checked = match &rows.format {
-        Format::Message(MessageFormat::Avro(avro)) => match &avro.schema {
-            Some(schema) => avro::check(schema, &fields),
-            None => Ok(()),
-        },
+        Format::Message(MessageFormat::Avro(avro)) => avro::check(avro, &fields),
         Format::Message(MessageFormat::Protobuf(protobuf)) => match &protobuf.schema {
             Some(schema) => protobuf::check(schema, &fields),
             None => Ok(()),
@@ -116,6 +113,14 @@ pub struct DecodedChanges {
     pub times: ScalarBuffer<i64>,
 }
 
+/// What a message has beside the bytes that are given of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'m> {
+    pub key: Option<&'m [u8]>,
+    /// It has no payload: its key is what is given.
+    pub is_tombstone: bool,
+}
+
 /// A row that is not what the schema says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UndecodedRow {
@@ -140,7 +145,7 @@ impl Decoder {
                 FormatRows::Syslog(syslog::SyslogRows::new(format, schema, timestamps))
             }
             Format::Debezium(format) => {
-                let rows = json::DebeziumRows::new(format, own, schema, timestamps);
+                let rows = json::DebeziumRows::new(format, rows, own, schema);
                 FormatRows::Debezium(Box::new(rows))
             }
             Format::Message(MessageFormat::Avro(avro)) => {
@@ -207,16 +212,16 @@ impl Decoder {
     /// Decodes the rows `data[start..end]` of `spans`, which ascend, do not
     /// overlap, and are at most 1 GiB together.
     pub fn decode(&mut self, data: &[u8], spans: &[(u32, u32)]) -> Decoded {
-        self.decode_messages(data, spans, |_| false)
+        self.decode_messages(data, spans, |_| Beside::default())
     }
 
     /// As [`Self::decode`], of messages: of those without a payload, the key is given. Their
     /// format has to be one that reads them.
-    pub fn decode_messages(
+    pub fn decode_messages<'m>(
         &mut self,
         data: &[u8],
         spans: &[(u32, u32)],
-        is_tombstone: impl Fn(usize) -> bool,
+        beside: impl Fn(usize) -> Beside<'m>,
     ) -> Decoded {
         // Checking the whole block is several times faster than each row, and
         // nearly always enough.
@@ -226,8 +231,9 @@ impl Decoder {
         for (index, &(start, end)) in spans.iter().enumerate() {
             let (start, end) = (start as usize, end as usize);
             let pushed = if self.0.is_any_bytes() || is_utf8(data, start, end, all_utf8) {
-                match is_tombstone(index) {
-                    false => self.0.push(data, start, end),
+                let Beside { key, is_tombstone } = beside(index);
+                match is_tombstone {
+                    false => self.0.push(data, start, end, key),
                     true => self.0.push_tombstone(data, start, end),
                 }
             } else {
@@ -264,10 +270,16 @@ impl Decoder {
 }
 
 impl FormatRows {
-    /// Adds the row `data[start..end]`; after an error, [`Self::truncate`] must
-    /// follow.
+    /// Adds the row `data[start..end]`, which is perhaps a message with a key; after an error,
+    /// [`Self::truncate`] must follow.
     #[inline]
-    fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
+    fn push(
+        &mut self,
+        data: &[u8],
+        start: usize,
+        end: usize,
+        key: Option<&[u8]>,
+    ) -> Result<(), RowFault> {
         match self {
             FormatRows::Json(json) => json.push(data, start, end),
             FormatRows::Csv(csv) => csv.push(&data[start..end]),
@@ -276,7 +288,7 @@ impl FormatRows {
                 Ok(())
             }
             FormatRows::Syslog(syslog) => syslog.push(&data[start..end]),
-            FormatRows::Debezium(changes) => changes.push(data, start, end),
+            FormatRows::Debezium(changes) => changes.push(data, start, end, key),
             FormatRows::Avro(avro) => avro.push(&data[start..end]),
             FormatRows::Protobuf(protobuf) => protobuf.push(&data[start..end]),
         }

@@ -156,6 +156,8 @@ pub struct RowFormat {
     pub timestamp_formats: Vec<TimestampFormat>,
     /// Fields that have another name in the bytes: their own, and that one.
     pub names: Vec<(String, String)>,
+    /// Of changes: what is gone is told whole, also where it looks like a key alone.
+    pub tells_whole_rows: bool,
 }
 
 impl Default for CsvFormat {
@@ -188,6 +190,7 @@ impl From<Format> for RowFormat {
             format,
             timestamp_formats: Vec::new(),
             names: Vec::new(),
+            tells_whole_rows: false,
         }
     }
 }

@@ -1,9 +1,15 @@
 //! Schemas of Protobuf: what a library has read of their text, or of what `protoc` has made of
 //! it, with their names resolved.
 
+/// Files that everybody knows.
+mod known;
+/// Leaves out options of somebody's own.
+mod options;
+
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -264,13 +270,32 @@ impl<F: Fn(&str) -> Option<String>> FileResolver for Imports<F> {
         if let Ok(file) = self.google.open_file(name) {
             return Ok(file);
         }
-        let text = (self.open)(name).ok_or_else(|| protox::Error::file_not_found(name))?;
+        let text = (self.open)(name).or_else(|| known::text(name));
+        let text = text.ok_or_else(|| protox::Error::file_not_found(name))?;
         any_source(name, &text).map_err(protox::Error::new)
     }
 }
 
 /// The file to begin with, before what it imports.
 struct Root<R>(File, R);
+
+/// Files with options of somebody's own, or without them.
+struct Files<R> {
+    files: Rc<R>,
+    has_own_options: bool,
+}
+
+impl<R: FileResolver> FileResolver for Files<R> {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let file = self.files.open_file(name)?;
+        if self.has_own_options {
+            return Ok(file);
+        }
+        let mut file = file.file_descriptor_proto().clone();
+        options::leave_out_own(&mut file);
+        Ok(file.into())
+    }
+}
 
 impl<R: FileResolver> FileResolver for Root<R> {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
@@ -287,12 +312,21 @@ fn compile(
 ) -> Result<FileDescriptor, String> {
     let name = root.name().to_owned();
     let google = GoogleFileResolver::new();
-    let mut compiler = Compiler::with_file_resolver(Root(root, Imports { google, open }));
-    guarded(|| {
-        compiler.open_file(&name).map_err(|error| told(&error))?;
-        let file = compiler.descriptor_pool().get_file_by_name(&name);
-        file.ok_or_else(|| "it has no file".to_owned())
-    })
+    let files = Rc::new(Root(root, Imports { google, open }));
+    let compiled = |has_own_options: bool| {
+        let files = files.clone();
+        let mut compiler = Compiler::with_file_resolver(Files {
+            files,
+            has_own_options,
+        });
+        guarded(|| {
+            compiler.open_file(&name).map_err(|error| told(&error))?;
+            let file = compiler.descriptor_pool().get_file_by_name(&name);
+            file.ok_or_else(|| "it has no file".to_owned())
+        })
+    };
+    // What is wrong with such options alone keeps nobody from reading rows.
+    compiled(true).or_else(|why| compiled(false).map_err(|_| why))
 }
 
 /// A compiled schema may be damaged in ways that the library does not expect.

@@ -198,6 +198,14 @@ pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
     read_rfc3339(text).map(|time| time.ms)
 }
 
+/// When a day of the years 1 to 9999 begins. `None` if there is no such day.
+pub fn from_date(year: i64, month: i64, day: i64) -> Option<i64> {
+    let is_date = (1..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=days_in(year, month)).contains(&day);
+    is_date.then(|| days_before(year, month, day) * DAY_MS)
+}
+
 /// As [`from_rfc3339`].
 fn read_rfc3339(text: &[u8]) -> Option<ReadTime> {
     let (date, rest) = text.split_at_checked(19)?;
@@ -215,13 +223,8 @@ fn read_rfc3339(text: &[u8]) -> Option<ReadTime> {
     let hour = number(&date[11..13])?;
     let minute = number(&date[14..16])?;
     let second = number(&date[17..19])?;
-    let in_range = year >= 1
-        && (1..=12).contains(&month)
-        && (1..=days_in(year, month)).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    if !in_range {
+    let midnight_ms = from_date(year, month, day)?;
+    if hour >= 24 || minute >= 60 || second > 60 {
         return None;
     }
     let (fraction, rest) = match rest.split_first()? {
@@ -248,7 +251,7 @@ fn read_rfc3339(text: &[u8]) -> Option<ReadTime> {
         _ => return None,
     };
     let seconds = (hour * 60 + minute - offset_minutes) * 60 + second.min(59);
-    let ms = days_before(year, month, day) * DAY_MS + seconds * 1_000 + leading_millis(fraction);
+    let ms = midnight_ms + seconds * 1_000 + leading_millis(fraction);
     if second == 60 && !may_be_before_leap_second(ms) {
         return None;
     }

@@ -582,6 +582,10 @@ fn mistakes_are_found_before_anything_runs() -> Outcome {
             "format = \"avro\"\nschema = \"id.avsc\"\nfields = { id = \"bool\" }",
             "",
         ),
+        mistakes(
+            "format = \"avro\"\nschema = \"id.avsc\"\nfields = { idd = \"int64?\" }",
+            "",
+        ),
         mistakes(&format!("schema = \"id.avsc\"\n{id}"), ""),
         mistakes(
             &format!("format = \"avro\"\nregistry = \"ftp://x\"\n{id}"),
@@ -618,7 +622,10 @@ fn mistakes_are_found_before_anything_runs() -> Outcome {
         help: the file has one schema as JSON, with all the types that it names
 
         x source `in`: field `id` is bool in `fields`, and long in the schema
-        help: correct the field's type or name; what rows may lack has a `?`
+        help: correct the field's name or type; one that may be null has a `?`
+
+        x source `in`: field `idd` is missing in the schema; did you mean `id`?
+        help: correct the field's name or type; one that may be null has a `?`
 
         x source `in` has a `schema`, and its format is json
         help: remove it, or write `format = "avro"` or "protobuf"
@@ -906,6 +913,11 @@ fn mistakes_of_protobuf_are_found_before_anything_runs() -> Outcome {
             "format = \"protobuf\"\nschema = \"id.proto\"\nfields = { id = \"bool\" }",
             "",
         ),
+        mistakes_of(
+            &folder,
+            "format = \"protobuf\"\nschema = \"id.proto\"\nfields = { idd = \"int64?\" }",
+            "",
+        ),
         mistakes_of(&folder, "message = \"Id\"\nfields = { id = \"bool\" }", ""),
         mistakes_of(
             &folder,
@@ -944,7 +956,10 @@ fn mistakes_of_protobuf_are_found_before_anything_runs() -> Outcome {
         help: write `message = "shop.Order"`, with the name of its package
 
         x source `in`: field `id` is bool in `fields`, and int64 in the schema
-        help: correct the field's type or name; what rows may lack has a `?`
+        help: correct the field's name or type; one that may be null has a `?`
+
+        x source `in`: field `idd` is missing in the schema; did you mean `id`?
+        help: correct the field's name or type; one that may be null has a `?`
 
         x source `in` has a `message`, and its format is json
         help: remove it, or write `format = "protobuf"`

@@ -181,6 +181,7 @@ pub fn read_rows(
     {
         messages.refuse(table, formats.name_of(kind), mistakes);
     }
+    let mut tells_whole_rows = false;
     let format = match given? {
         FormatKind::Json | FormatKind::Parquet => Format::Json,
         FormatKind::Csv => Format::Csv(csv.unwrap_or(CsvFormat {
@@ -191,7 +192,9 @@ pub fn read_rows(
         FormatKind::Syslog => Format::Syslog(syslog?),
         FormatKind::Debezium => {
             let columns = columns.as_deref()?;
-            Format::Debezium(read_debezium(debezium.as_ref(), columns, mistakes)?)
+            let (format, is_whole) = read_debezium(debezium.as_ref(), columns, mistakes)?;
+            tells_whole_rows = is_whole;
+            Format::Debezium(format)
         }
         FormatKind::Avro => Format::Message(messages?.avro(table, mistakes)?),
         FormatKind::Protobuf => Format::Message(messages?.protobuf(table, mistakes)?),
@@ -209,6 +212,7 @@ pub fn read_rows(
         format,
         timestamp_formats: timestamps.cloned().collect(),
         names,
+        tells_whole_rows,
     };
     let fields = columns.iter().map(|column| column.field.clone());
     if let Err(why) = check_columns(&format, &Schema::new(fields.collect())) {
@@ -218,7 +222,7 @@ pub fn read_rows(
                     table.place_of("fields").unwrap_or_else(|| table.place()),
                     "",
                 )
-                .help("correct the field's type or name; what rows may lack has a `?`"),
+                .help("correct the field's name or type; one that may be null has a `?`"),
         );
         return None;
     }
@@ -277,6 +281,8 @@ pub fn read_rows_of_system(table: &mut Table, mistakes: &mut Diagnostics) -> Opt
     Some(WrittenRows {
         format: RowFormat {
             names,
+            // What a system does not tell whole, its connector refuses.
+            tells_whole_rows: true,
             ..Format::Json.into()
         },
         is_parquet: false,
@@ -411,24 +417,34 @@ fn read_syslog(
     read.ok()
 }
 
-/// Reads what changes are told of by, and how their decimals are written.
+/// Reads what changes are told of by, how their decimals are written, and whether rows that
+/// are gone are known to be told whole.
 fn read_debezium(
     value: Option<&ConfigValue>,
     columns: &[DeclaredColumn],
     mistakes: &mut Diagnostics,
-) -> Option<DebeziumFormat> {
+) -> Option<(DebeziumFormat, bool)> {
     let mut format = DebeziumFormat {
         changes: TableChanges { key: None },
         decimals: TextDecimals::default(),
     };
     let Some(value) = value else {
-        return Some(format);
+        return Some((format, false));
     };
     let mut table = value.table(mistakes)?;
     let key = table.optional("key");
+    let has_key = key.is_some();
     let key = key.map(|key| read_table_key(&key, columns, mistakes));
     let decimals = table.optional("decimals");
     let decimals = decimals.map(|value| value.choice(DECIMALS, mistakes));
+    let identity = table.optional("replica_identity");
+    if let Some(identity) = identity.as_ref().filter(|_| has_key) {
+        mistakes.push(
+            identity
+                .means_nothing("remove it, or `key`: with one, rows before a change are not read"),
+        );
+    }
+    let tells_whole_rows = identity.map(|value| value.choice(IDENTITIES, mistakes));
     table.finish(mistakes);
     if let Some(key) = key {
         format.changes.key = Some(key?);
@@ -436,7 +452,11 @@ fn read_debezium(
     if let Some(decimals) = decimals {
         format.decimals = decimals?.into_inner();
     }
-    Some(format)
+    let tells_whole_rows = match tells_whole_rows {
+        Some(known) => known?.into_inner(),
+        None => false,
+    };
+    Some((format, tells_whole_rows))
 }
 
 /// Refuses a key by which rows that are changes would have more fields than their own.
@@ -463,6 +483,9 @@ const DECIMALS: &[(&str, TextDecimals)] = &[
     ("string", TextDecimals::String),
 ];
 
+/// As PostgreSQL's; by any other, rows are not told whole.
+const IDENTITIES: &[(&str, bool)] = &[("full", true)];
+
 /// Reads the key by which rows take the place of others. What is gone has nothing else.
 pub fn read_table_key(
     value: &ConfigValue,
@@ -470,6 +493,17 @@ pub fn read_table_key(
     mistakes: &mut Diagnostics,
 ) -> Option<Vec<String>> {
     let key = read_fields(value, mistakes)?;
+    if key.is_empty() {
+        mistakes.push(
+            Mistake::new(format!("{} names no field", value.what()))
+                .at(value.span(), "")
+                .help(
+                    "name those of the table's primary key, or remove it where the database tells \
+                     whole rows",
+                ),
+        );
+        return None;
+    }
     let mut good = true;
     for name in &key {
         let mut known = columns.iter();

@@ -7,7 +7,7 @@ use arrow_buffer::Buffer;
 
 use crate::batch::{Envelope, Offsets, gather};
 use crate::checkpoint::snapshot::Position;
-use crate::decode::Decoder;
+use crate::decode::{Beside, Decoder};
 use crate::source::SourceContext;
 use crate::source::chunk::{BadRow, Chunk, chunk_of};
 use crate::source::row_ends::{ROW_BYTES_MAX, bad_row, too_long};
@@ -96,8 +96,14 @@ impl Messages {
         end: Position,
     ) -> Chunk {
         let data = Buffer::from_vec(self.data);
-        let is_tombstone = |message: usize| self.envelopes[message].is_tombstone;
-        let decoded = decoder.decode_messages(&data, &self.spans, is_tombstone);
+        let message = |index: usize| {
+            let envelope = &self.envelopes[index];
+            Beside {
+                key: envelope.key.as_deref(),
+                is_tombstone: envelope.is_tombstone,
+            }
+        };
+        let decoded = decoder.decode_messages(&data, &self.spans, message);
         let all_are_rows = decoded.bad.is_empty() && decoded.changes.is_none();
         // Offsets are numbers of messages here: entries of a stream may share theirs.
         let mut chunk = chunk_of(

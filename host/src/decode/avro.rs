@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
-use self::program::Program;
+use self::program::{Program, check_names};
 use self::values::read_row;
 use super::column::RecordBuilder;
 use super::fault::RowFault;
@@ -93,8 +93,15 @@ impl AvroRows {
     }
 }
 
-/// Says why columns cannot be read of rows with this schema.
-pub(super) fn check(schema: &AvroSchema, fields: &[Field]) -> Result<(), RowFault> {
+/// Says why columns cannot be read of rows with the schema of the pipeline's file.
+pub(super) fn check(format: &AvroFormat, fields: &[Field]) -> Result<(), RowFault> {
+    let Some(schema) = &format.schema else {
+        return Ok(());
+    };
+    // Those of a registry may have more fields.
+    if !format.is_registered {
+        check_names(schema, fields)?;
+    }
     Program::new(schema, None, fields).map(drop)
 }
 

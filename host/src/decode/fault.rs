@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::suggest;
+
 /// What is wrong with a row. Boxed, to keep the results of decoding small.
 pub(super) struct RowFault(Box<FaultText>);
 
@@ -30,6 +32,13 @@ impl RowFault {
     pub fn not_utf8(bytes: &[u8]) -> Self {
         let at = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
         RowFault::new(format!("byte {at}: expected UTF-8 text, found other bytes"))
+    }
+
+    /// The schema has other fields, and not this one.
+    #[cold]
+    pub fn not_in_schema<'n>(name: &str, fields: impl IntoIterator<Item = &'n str>) -> Self {
+        let help = suggest::help(name, "fields", fields);
+        RowFault::new(format!("is missing in the schema; {help}")).within(name)
     }
 
     /// Adds to what is wrong.

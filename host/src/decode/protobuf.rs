@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use hashbrown::HashMap;
 
-use self::program::Program;
+use self::program::{Program, check_names};
 use self::values::{Parts, read_row};
 use super::column::RecordBuilder;
 use super::fault::RowFault;
@@ -194,6 +194,7 @@ fn no_place() -> RowFault {
 
 /// Says why columns cannot be read of rows with this schema.
 pub(super) fn check(schema: &ProtoSchema, fields: &[Field]) -> Result<(), RowFault> {
+    check_names(schema.message(), fields)?;
     Program::new(schema, fields).map(drop)
 }
 

@@ -178,6 +178,35 @@ pub fn push_decimal(column: &mut ColumnBuilder, units: i128, scale: u8) -> Resul
     }
 }
 
+/// Adds a number of units of the last digit, as the two's complement of any length.
+pub fn push_decimal_bytes(
+    column: &mut ColumnBuilder,
+    bytes: &[u8],
+    scale: u8,
+) -> Result<(), RowFault> {
+    let Some(units) = units_of(bytes) else {
+        let (data_type, size) = (&column.data_type, bytes.len());
+        return Err(RowFault::new(format!(
+            "expected {data_type}, found a number of {size} bytes"
+        )));
+    };
+    push_decimal(column, units, scale)
+}
+
+/// A number of at most 128 bits, of bytes of which the first may only repeat the sign.
+fn units_of(bytes: &[u8]) -> Option<i128> {
+    let sign = match bytes.first() {
+        Some(first) if *first >= 0x80 => 0xFF,
+        _ => 0,
+    };
+    let (front, back) = bytes.split_at(bytes.len().saturating_sub(16));
+    let mut units = [sign; 16];
+    units[16 - back.len()..].copy_from_slice(back);
+    let units = i128::from_be_bytes(units);
+    let fits = front.iter().all(|byte| *byte == sign) && (units < 0) == (sign == 0xFF);
+    fits.then_some(units)
+}
+
 /// The program was made for other columns.
 #[cold]
 pub fn unplanned() -> RowFault {

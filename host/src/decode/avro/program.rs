@@ -113,6 +113,66 @@ pub(super) enum Skip {
     Record(usize),
 }
 
+/// Refuses columns that no record of a schema has a field for. They would be null in every row,
+/// which nobody means who has the schema at hand.
+pub(in crate::decode) fn check_names(
+    schema: &AvroSchema,
+    columns: &[Field],
+) -> Result<(), RowFault> {
+    check_names_of(schema, &[schema.root()], columns)
+}
+
+/// The same of values that have one of these types.
+fn check_names_of(
+    schema: &AvroSchema,
+    types: &[&AvroType],
+    columns: &[Field],
+) -> Result<(), RowFault> {
+    let types = types.iter().flat_map(|it| variants(schema, it));
+    let records = types.filter_map(|one| match one {
+        AvroType::Record(record) => Some(record),
+        _ => None,
+    });
+    let records: Vec<&RecordSchema> = records.collect();
+    if records.is_empty() {
+        return Ok(());
+    }
+    let fields = || records.iter().flat_map(|record| &record.fields);
+    for column in columns {
+        let written = fields().filter(|it| it.name == column.name);
+        let written: Vec<&AvroType> = written.map(|it| &it.schema).collect();
+        if written.is_empty() {
+            let names = fields().map(|it| it.name.as_str());
+            return Err(RowFault::not_in_schema(&column.name, names));
+        }
+        let checked = match &column.data_type {
+            DataType::Record(within) => check_names_of(schema, &written, within),
+            DataType::List(element) if let DataType::Record(within) = &element.data_type => {
+                let written = written.iter().flat_map(|it| variants(schema, it));
+                let items = written.filter_map(|one| match one {
+                    AvroType::Array(array) => Some(&*array.items),
+                    _ => None,
+                });
+                check_names_of(schema, &items.collect::<Vec<_>>(), within)
+            }
+            _ => Ok(()),
+        };
+        checked.map_err(|fault| fault.within(&column.name))?;
+    }
+    Ok(())
+}
+
+/// The types that values of a type have.
+fn variants<'s>(schema: &'s AvroSchema, it: &'s AvroType) -> Vec<&'s AvroType> {
+    match schema.resolve(it) {
+        AvroType::Union(union) => {
+            let variants = union.variants().iter();
+            variants.map(|variant| schema.resolve(variant)).collect()
+        }
+        one => vec![one],
+    }
+}
+
 /// Resolves one schema.
 struct Resolver<'s> {
     written: &'s AvroSchema,
@@ -229,7 +289,8 @@ impl<'s> Resolver<'s> {
                 }
                 (None, None) if field.nullable => absent.push((column, Absent::Null)),
                 (None, None) => {
-                    return Err(RowFault::new("is missing in the schema").within(&field.name));
+                    let names = written.fields.iter().map(|it| it.name.as_str());
+                    return Err(RowFault::not_in_schema(&field.name, names));
                 }
             }
         }

@@ -4,7 +4,9 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::decode::RegisteredSchema;
-use crate::decode::in_tests::{bytes, damage, decoded, decoder, field, framed, list, nullable};
+use crate::decode::in_tests::{
+    bytes, damage, decoded, decoder, field, framed, list, nullable, record,
+};
 use crate::format::MessageFormat;
 use crate::schema::DataType as D;
 
@@ -30,8 +32,11 @@ fn check(schema: &str, fields: Vec<Field>, rows: &[&str], expected: Expect) {
 }
 
 fn refused(schema: &str, fields: Vec<Field>, expected: Expect) {
-    let schema = AvroSchema::parse(schema, &[]).unwrap();
-    let fault = super::check(&schema, &fields).expect_err("it does not fit");
+    let format = AvroFormat {
+        schema: Some(AvroSchema::parse(schema, &[]).unwrap()),
+        is_registered: false,
+    };
+    let fault = super::check(&format, &fields).expect_err("it does not fit");
     expected.assert_eq(&fault.to_string());
 }
 
@@ -127,6 +132,49 @@ fn types_are_promoted_and_fields_may_be_left_out_and_in_any_order() {
 }
 
 #[test]
+fn a_field_that_no_record_has_is_refused_also_where_it_may_be_missing() {
+    let nested = r#"{"type":"record","name":"Order","fields":[
+        {"name":"id","type":"long"},
+        {"name":"lines","type":{"type":"array","items":{"type":"record","name":"Line","fields":[
+            {"name":"sku","type":"string"}]}}},
+        {"name":"paid","type":["null",
+            {"type":"record","name":"Card","fields":[{"name":"digits","type":"string"}]},
+            {"type":"record","name":"Cash","fields":[{"name":"amount","type":"long"}]}]},
+        {"name":"counts","type":{"type":"map","values":"long"}}]}"#;
+    refused(
+        nested,
+        vec![nullable("idd", D::Int64)],
+        expect![
+            "field `idd` is missing in the schema; did you mean `id`? The fields are: id, lines, paid, counts"
+        ],
+    );
+    let line = record(vec![nullable("skuu", D::Utf8)]);
+    refused(
+        nested,
+        vec![field("lines", list(field("item", line)))],
+        expect!["field `lines.skuu` is missing in the schema; did you mean `sku`?"],
+    );
+    let card = |name: &str| record(vec![nullable("digits", D::Utf8), nullable(name, D::Int64)]);
+    refused(
+        nested,
+        vec![nullable("paid", card("amonut"))],
+        expect![
+            "field `paid.amonut` is missing in the schema; did you mean `amount`? The fields are: digits, amount"
+        ],
+    );
+    let format = |is_registered: bool| AvroFormat {
+        schema: Some(AvroSchema::parse(nested, &[]).unwrap()),
+        is_registered,
+    };
+    // One of the records has it; the keys of a map are in no schema; and the schemas of a
+    // registry may have more.
+    let counts = record(vec![nullable("anything", D::Int64)]);
+    let fields = [nullable("paid", card("amount")), field("counts", counts)];
+    assert!(super::check(&format(false), &fields).is_ok());
+    assert!(super::check(&format(true), &[nullable("idd", D::Int64)]).is_ok());
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     refused(
         ALL,
@@ -141,7 +189,9 @@ fn what_does_not_fit_is_refused() {
     refused(
         ALL,
         vec![field("absent", D::Utf8)],
-        expect!["field `absent` is missing in the schema"],
+        expect![
+            "field `absent` is missing in the schema; the fields are: bool, int, long, float, double, text, bytes, color, maybe, date, millis, micros, nanos, local, price, fixed_price, id, hash, place, tags, counts, either, time"
+        ],
     );
     refused(
         ALL,

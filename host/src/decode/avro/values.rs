@@ -5,8 +5,8 @@ use crate::avro::ByteSize;
 use crate::decode::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
 use crate::decode::fault::{RowFault, ends_within, no_number, utf8};
 use crate::decode::push::{
-    push_bytes, push_decimal, push_f32, push_f64, push_symbol, push_text, push_time, push_whole,
-    unplanned,
+    push_bytes, push_decimal_bytes, push_f32, push_f64, push_symbol, push_text, push_time,
+    push_whole, unplanned,
 };
 use crate::timestamp::TimeUnit;
 use crate::varint;
@@ -492,31 +492,6 @@ impl<'d, 'p> Reader<'d, 'p> {
             ))),
         }
     }
-}
-
-/// Adds a number of units of the last digit, as the two's complement of any length.
-fn push_decimal_bytes(column: &mut ColumnBuilder, bytes: &[u8], scale: u8) -> Result<(), RowFault> {
-    let Some(units) = units_of(bytes) else {
-        let (data_type, size) = (&column.data_type, bytes.len());
-        return Err(RowFault::new(format!(
-            "expected {data_type}, found a number of {size} bytes"
-        )));
-    };
-    push_decimal(column, units, scale)
-}
-
-/// A number of at most 128 bits, of bytes of which the first may only repeat the sign.
-fn units_of(bytes: &[u8]) -> Option<i128> {
-    let sign = match bytes.first() {
-        Some(first) if *first >= 0x80 => 0xFF,
-        _ => 0,
-    };
-    let (front, back) = bytes.split_at(bytes.len().saturating_sub(16));
-    let mut units = [sign; 16];
-    units[16 - back.len()..].copy_from_slice(back);
-    let units = i128::from_be_bytes(units);
-    let fits = front.iter().all(|byte| *byte == sign) && (units < 0) == (sign == 0xFF);
-    fits.then_some(units)
 }
 
 /// As other systems write it: `00112233-4455-6677-8899-aabbccddeeff`.

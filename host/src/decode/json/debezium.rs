@@ -5,6 +5,15 @@
 //! By a key, a row takes the place of the one before it, and only what is gone is taken back.
 //! What cannot be told by rows is a bad row.
 
+/// Makes columns ready for what a schema says.
+mod columns;
+/// Finds the members of a record.
+mod members;
+/// Tells messages apart.
+mod message;
+/// Refuses rows that are gone and not told whole.
+mod whole;
+
 use std::ops::Range;
 
 use arrow_array::ArrayRef;
@@ -14,16 +23,20 @@ use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
 use serde_json::Value as Json;
 
+use self::columns::{field_schema, prepare, row_fields};
+use self::members::{each_member, members};
+use self::message::{Change, Message};
+use self::whole::{OldRow, TableColumns, check_whole, lacks_before};
 use super::super::DecodedChanges;
-use super::super::column::{ColumnBuilder, DecimalDigits, RecordBuilder, ValuesBuilder};
-use super::super::fault::{RowFault, excerpt};
+use super::super::column::{DecimalDigits, RecordBuilder, ValuesBuilder};
+use super::super::fault::{RowFault, excerpt, utf8};
 use super::scanner::Scanner;
 use super::{Parser, RecordShape};
 use crate::batch::NO_TIME;
 use crate::decimal::{self, NotDecimal};
-use crate::format::{DebeziumFormat, TextDecimals};
+use crate::format::{DebeziumFormat, RowFormat, TextDecimals};
 use crate::schema::Schema;
-use crate::timestamp::{self, CutTimes, TimeUnit, TimestampFormat};
+use crate::timestamp::{self, CutTimes, DAY_MS, TimestampFormat};
 
 /// Rows under construction.
 #[derive(Clone, Debug)]
@@ -33,6 +46,8 @@ pub(in super::super) struct DebeziumRows {
     /// The columns of the key, if rows replace one another by one.
     key: Option<Vec<usize>>,
     decimals: TextDecimals,
+    /// Rows that are gone are whole, also where they look like a key alone.
+    tells_whole_rows: bool,
     /// The formats of times that the pipeline's file names, depth first.
     timestamps: Vec<TimestampFormat>,
     known: KnownSchema,
@@ -49,17 +64,10 @@ pub(in super::super) struct DebeziumRows {
 struct KnownSchema {
     /// Empty where messages have none.
     text: Vec<u8>,
+    /// Whether it has each column; empty where messages have none.
+    columns: Vec<bool>,
     /// Why no row can be read that has it.
     problem: Option<String>,
-}
-
-/// Where the parts of a change are in its message.
-struct Change {
-    schema: Option<Range<usize>>,
-    before: Option<Range<usize>>,
-    after: Option<Range<usize>>,
-    operation: Range<usize>,
-    time_ms: i64,
 }
 
 /// What stands for a value that the database has not told of, since the change left it as it
@@ -71,19 +79,17 @@ const UNAVAILABLE: [&str; 2] = [
 
 impl DebeziumRows {
     /// `own` has the fields' own names, `written` those that they have in the rows.
-    pub fn new(
-        format: &DebeziumFormat,
-        own: &Schema,
-        written: &Schema,
-        timestamps: &[TimestampFormat],
-    ) -> Self {
+    pub fn new(format: &DebeziumFormat, rows: &RowFormat, own: &Schema, written: &Schema) -> Self {
+        let timestamps = &rows.timestamp_formats;
+        let tells_whole_rows = rows.tells_whole_rows;
         let key = format.changes.key.as_ref();
         let mut rows = DebeziumRows {
             rows: RecordBuilder::new(&written.fields, &mut timestamps.iter().cloned()),
             shape: RecordShape::new(&written.fields),
             key: key.map(|key| key.iter().filter_map(|name| own.index_of(name)).collect()),
             decimals: format.decimals,
-            timestamps: timestamps.to_vec(),
+            tells_whole_rows,
+            timestamps: timestamps.clone(),
             known: KnownSchema::default(),
             taken_back: Vec::new(),
             times: Vec::new(),
@@ -94,10 +100,31 @@ impl DebeziumRows {
         rows
     }
 
-    /// Adds the rows of a message; after an error, [`Self::truncate`] must follow.
-    pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
+    /// Adds the rows of a message, which perhaps has a key; after an error,
+    /// [`Self::truncate`] must follow.
+    pub fn push(
+        &mut self,
+        data: &[u8],
+        start: usize,
+        end: usize,
+        key: Option<&[u8]>,
+    ) -> Result<(), RowFault> {
         let scanner = Scanner::new(data, start, end);
-        let change = Change::read(scanner, data, start, &mut self.scratch)?;
+        let change = match Message::read(scanner, data, start, &mut self.scratch)? {
+            Message::Change(change) => change,
+            Message::Mark => return Ok(()),
+            Message::Tombstone => return self.push_null(key),
+        };
+        self.push_change(data, scanner, change, key)
+    }
+
+    fn push_change(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        change: Change,
+        key: Option<&[u8]>,
+    ) -> Result<(), RowFault> {
         self.learn(change.schema.map_or(&[], |schema| &data[schema]))?;
         let (before, after) = (change.before, change.after);
         let operation = &data[change.operation];
@@ -109,11 +136,27 @@ impl DebeziumRows {
             (b"\"u\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
                 let after = after.ok_or_else(|| lacks("after"))?;
+                self.check_whole(OldRow {
+                    data,
+                    scanner,
+                    before: before.clone(),
+                    after: Some(after.clone()),
+                    teller: change.teller,
+                    key,
+                })?;
                 self.take_back(data, scanner, before, change.time_ms)?;
                 self.add(data, scanner, after, "after", change.time_ms)
             }
             (b"\"d\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
+                self.check_whole(OldRow {
+                    data,
+                    scanner,
+                    before: before.clone(),
+                    after: None,
+                    teller: change.teller,
+                    key,
+                })?;
                 self.take_back(data, scanner, before, change.time_ms)
             }
             (b"\"u\"", Some(_)) => {
@@ -125,10 +168,13 @@ impl DebeziumRows {
                 }
                 self.add(data, scanner, after, "after", change.time_ms)
             }
-            (b"\"d\"", Some(_)) => {
-                let before = before.ok_or_else(|| lacks("before"))?;
-                self.take_back_key(scanner, before.start, "before", change.time_ms)
-            }
+            (b"\"d\"", Some(_)) => match (before, key) {
+                (Some(before), _) => {
+                    self.take_back_key(scanner, before.start, "before", change.time_ms)
+                }
+                (None, Some(key)) => self.take_back_by(utf8(key)?, 0, key.len(), change.time_ms),
+                (None, None) => Err(lacks("before")),
+            },
             (b"\"t\"", _) => Err(RowFault::new(
                 "the table was emptied (TRUNCATE), and the message has none of the rows that are \
                  gone",
@@ -155,6 +201,17 @@ impl DebeziumRows {
             // The change before it has told all.
             return Ok(());
         }
+        self.take_back_by(data, start, end, NO_TIME)
+    }
+
+    /// Adds a row of nothing but its key, which is that of a message.
+    fn take_back_by(
+        &mut self,
+        data: &[u8],
+        start: usize,
+        end: usize,
+        time_ms: i64,
+    ) -> Result<(), RowFault> {
         let scanner = Scanner::new(data, start, end);
         let at = scanner.skip_space(start);
         let names = ["schema", "payload"];
@@ -166,7 +223,31 @@ impl DebeziumRows {
             None => (None, at),
         };
         self.learn(schema.map_or(&[], |schema| &data[schema]))?;
-        self.take_back_key(scanner, at, "key", NO_TIME)
+        self.take_back_key(scanner, at, "key", time_ms)
+    }
+
+    /// Refuses the row before a change that is not told whole.
+    fn check_whole(&mut self, row: OldRow<'_>) -> Result<(), RowFault> {
+        let columns = TableColumns {
+            fields: &self.rows.fields,
+            by_name: &self.shape.by_name,
+            declared: &self.known.columns,
+        };
+        check_whole(&row, &columns, self.tells_whole_rows, &mut self.scratch)
+            .map_err(|fault| fault.within("before"))
+    }
+
+    /// Adds the row of a tombstone whose payload is the text `null`, as consumers write one
+    /// into a file; its key is not there then.
+    fn push_null(&mut self, key: Option<&[u8]>) -> Result<(), RowFault> {
+        match (&self.key, key) {
+            (None, _) => Ok(()),
+            (Some(_), Some(key)) => self.push_tombstone(utf8(key)?, 0, key.len()),
+            (Some(_), None) => Err(RowFault::new(
+                "is a tombstone, `null`, and which row is gone was told by its key, which is not \
+                 here: nothing is lost without it if the deletion before it is there",
+            )),
+        }
     }
 
     /// Adds a whole row.
@@ -209,10 +290,7 @@ impl DebeziumRows {
             scratch: &mut self.scratch,
         };
         parser.record(at.start, &mut self.rows, &mut self.shape)?;
-        if self.known.text.is_empty() {
-            self.check_times()?;
-        }
-        Ok(())
+        self.check_times(data, scanner, &at)
     }
 
     /// Adds a row of nothing but its key.
@@ -343,22 +421,60 @@ impl DebeziumRows {
     }
 
     /// Refuses times that nobody meant in ms, where neither a schema nor the pipeline's file
-    /// says which unit they have.
-    fn check_times(&self) -> Result<(), RowFault> {
-        for field in &self.rows.fields {
-            if let ValuesBuilder::Timestamp(times) = &field.column.values
-                && times.format == TimestampFormat::Any
-                && let Some(&ms) = times.values.last()
-                && !timestamp::is_plausible(ms)
-            {
-                let what = format!(
+    /// says which unit they have: days, years and times of day are small numbers.
+    fn check_times(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        row: &Range<usize>,
+    ) -> Result<(), RowFault> {
+        for column in 0..self.rows.fields.len() {
+            let field = &self.rows.fields[column];
+            let ValuesBuilder::Timestamp(times) = &field.column.values else {
+                continue;
+            };
+            let Some(&ms) = times.values.last() else {
+                continue;
+            };
+            let is_small = ms != 0 && ms.unsigned_abs() < DAY_MS.unsigned_abs();
+            if times.format != TimestampFormat::Any || (timestamp::is_plausible(ms) && !is_small) {
+                continue;
+            }
+            if is_small && self.is_text(data, scanner, row, column)? {
+                continue;
+            }
+            let what = match is_small {
+                true => format!(
+                    "expected a time in ms, found {ms}, which is in the first day of 1970: days \
+                     are read by `timestamp(days)`, years and times of day as whole numbers, and \
+                     `timestamp(ms)` says that it is ms"
+                ),
+                false => format!(
                     "expected a time in ms in the years 1 to 9999, found {ms} (`timestamp(us)`, \
                      `timestamp(ns)` and `timestamp(days)` are other units)"
-                );
-                return Err(RowFault::new(what).within(&field.name));
-            }
+                ),
+            };
+            return Err(RowFault::new(what).within(&self.rows.fields[column].name));
         }
         Ok(())
+    }
+
+    /// Whether a row has a text in a column.
+    #[cold]
+    fn is_text(
+        &mut self,
+        data: &[u8],
+        scanner: Scanner<'_>,
+        row: &Range<usize>,
+        column: usize,
+    ) -> Result<bool, RowFault> {
+        let by_name = &self.shape.by_name;
+        let wanted = |name: &[u8]| by_name.get(name).copied().filter(|it| *it == column);
+        let mut is_text = false;
+        each_member(scanner, row.start, &mut self.scratch, wanted, |_, value| {
+            is_text = data[value.start] == b'"';
+        })?;
+        Ok(is_text)
     }
 
     /// Makes columns ready for rows of a schema; an empty one says nothing.
@@ -380,6 +496,14 @@ impl DebeziumRows {
             None => Json::Null,
         };
         let fields = row_fields(&schema);
+        self.known.columns = match &fields {
+            Some(fields) => {
+                let columns = self.rows.fields.iter();
+                let has = columns.map(|it| field_schema(Some(fields), &it.name).is_some());
+                has.collect()
+            }
+            None => Vec::new(),
+        };
         let mut declared = self.timestamps.iter().cloned();
         for field in &mut self.rows.fields {
             let schema = field_schema(fields, &field.name);
@@ -416,55 +540,6 @@ impl DebeziumRows {
             taken_back: BooleanBuffer::from(std::mem::take(&mut self.taken_back)),
             times: std::mem::take(&mut self.times).into(),
         }
-    }
-}
-
-impl Change {
-    fn read(
-        scanner: Scanner<'_>,
-        data: &[u8],
-        start: usize,
-        scratch: &mut Vec<u8>,
-    ) -> Result<Self, RowFault> {
-        const NAMES: [&str; 7] = [
-            "op", "before", "after", "source", "ts_ms", "schema", "payload",
-        ];
-        let at = scanner.skip_space(start);
-        let (mut parts, behind) = members(scanner, data, at, NAMES, scratch)?;
-        scanner.finish(behind)?;
-        let (schema, payload) = (parts[5].take(), parts[6].take());
-        if let ([None, ..], Some(payload)) = (&parts, payload) {
-            (parts, _) = members(scanner, data, payload.start, NAMES, scratch)
-                .map_err(|fault| fault.within("payload"))?;
-        }
-        let [operation, before, after, source, told_ms, ..] = parts;
-        let operation = operation.ok_or_else(|| {
-            RowFault::new(
-                "expected a change as Debezium tells it, found a record without `op` (rows that \
-                 `ExtractNewRecordState` has unpacked are read by `format = \"json\"`)",
-            )
-        })?;
-        let committed_ms = match source {
-            Some(source) => {
-                let found = members(scanner, data, source.start, ["ts_ms"], scratch);
-                let ([committed_ms], _) = found.map_err(|fault| fault.within("source"))?;
-                committed_ms
-            }
-            None => None,
-        };
-        let time = committed_ms.or(told_ms).ok_or_else(|| {
-            RowFault::new("has neither `source.ts_ms` nor `ts_ms`, the time of the change")
-        })?;
-        let time_ms = scanner.integer(time.start).map(|(_, time_ms)| time_ms);
-        let time_ms = time_ms.filter(|&time_ms| timestamp::is_plausible(time_ms));
-        Ok(Change {
-            schema,
-            before,
-            after,
-            operation,
-            time_ms: time_ms
-                .ok_or_else(|| scanner.not_a(time.start, "a time in ms").within("ts_ms"))?,
-        })
     }
 }
 
@@ -508,168 +583,9 @@ impl DecimalDigits {
     }
 }
 
-/// Makes a column ready for values of a schema, or of none. `declared` yields the formats of
-/// the timestamps, depth first.
-fn prepare(
-    column: &mut ColumnBuilder,
-    schema: Option<&Json>,
-    declared: &mut impl Iterator<Item = TimestampFormat>,
-    decimals: TextDecimals,
-) -> Result<(), RowFault> {
-    let text = |key| schema.and_then(|schema| schema.get(key)?.as_str());
-    let name = text("name").unwrap_or_default();
-    match &mut column.values {
-        ValuesBuilder::Timestamp(times) => {
-            let own = declared.next().unwrap_or_default();
-            times.format = match name {
-                "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" => {
-                    TimestampFormat::Days
-                }
-                "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => {
-                    TimestampFormat::Number(TimeUnit::Milliseconds)
-                }
-                "io.debezium.time.MicroTimestamp" => {
-                    TimestampFormat::Number(TimeUnit::Microseconds)
-                }
-                "io.debezium.time.NanoTimestamp" => TimestampFormat::Number(TimeUnit::Nanoseconds),
-                "io.debezium.time.ZonedTimestamp" => TimestampFormat::Rfc3339,
-                "io.debezium.time.Time"
-                | "io.debezium.time.MicroTime"
-                | "io.debezium.time.NanoTime"
-                | "io.debezium.time.ZonedTime"
-                | "org.apache.kafka.connect.data.Time" => {
-                    return Err(RowFault::new(
-                        "is a time of day, which is no `timestamp`: read it as `int64`, or a \
-                         `ZonedTime` as `utf8`",
-                    ));
-                }
-                _ => own,
-            };
-        }
-        ValuesBuilder::Decimal(_, digits) => {
-            let own = Some(i64::from(digits.scale));
-            digits.unscaled =
-                match (schema, name) {
-                    (None, _) => own.filter(|_| decimals == TextDecimals::Precise),
-                    (Some(schema), DECIMAL) => {
-                        let scale = schema.pointer("/parameters/scale").and_then(Json::as_str);
-                        let scale = scale.and_then(|scale| scale.parse().ok());
-                        Some(scale.ok_or_else(|| {
-                            RowFault::new("is a decimal whose schema has no `scale`")
-                        })?)
-                    }
-                    (Some(_), VARIABLE_DECIMAL) => own,
-                    (Some(_), _) => None,
-                };
-        }
-        ValuesBuilder::List(list) => {
-            let items = schema.and_then(|schema| schema.get("items"));
-            prepare(&mut list.element, items, declared, decimals)?;
-        }
-        ValuesBuilder::Record(record) => {
-            let fields = schema.and_then(|schema| schema.get("fields"));
-            for field in &mut record.fields {
-                let schema = field_schema(fields, &field.name);
-                prepare(&mut field.column, schema, declared, decimals)
-                    .map_err(|fault| fault.within(&field.name))?;
-            }
-        }
-        _ if matches!(name, DECIMAL | VARIABLE_DECIMAL) => {
-            return Err(RowFault::new(
-                "is a decimal: give the field a type such as `decimal(18,2)`, or the connector \
-                 `decimal.handling.mode` \"string\" or \"double\"",
-            ));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
-const VARIABLE_DECIMAL: &str = "io.debezium.data.VariableScaleDecimal";
-
-/// The fields of the rows that a schema is about: those of `after`, or, of a key, its own.
-fn row_fields(schema: &Json) -> Option<&Json> {
-    let fields = schema.get("fields");
-    let of_row = ["after", "before"]
-        .iter()
-        .find_map(|part| field_schema(fields, part));
-    of_row.map_or(fields, |row| row.get("fields"))
-}
-
-/// What a schema says of a field.
-fn field_schema<'s>(fields: Option<&'s Json>, name: &str) -> Option<&'s Json> {
-    let mut fields = fields?.as_array()?.iter();
-    fields.find(|field| field.get("field").and_then(Json::as_str) == Some(name))
-}
-
-/// Where the values of some members of a record are.
-type Members<const N: usize> = [Option<Range<usize>>; N];
-
-/// The values of these members of a record, but nulls, and the place behind it.
-fn members<const N: usize>(
-    scanner: Scanner<'_>,
-    data: &[u8],
-    at: usize,
-    names: [&str; N],
-    scratch: &mut Vec<u8>,
-) -> Result<(Members<N>, usize), RowFault> {
-    let mut found = [const { None }; N];
-    let mut twice = None;
-    let wanted = |name: &[u8]| names.iter().position(|known| known.as_bytes() == name);
-    let behind = each_member(scanner, at, scratch, wanted, |part, value| {
-        if found[part].replace(value).is_some() {
-            twice = Some(part);
-        }
-    })?;
-    if let Some(part) = twice {
-        return Err(RowFault::new("is given twice").within(names[part]));
-    }
-    // Of the values that JSON has, only null begins so.
-    let is_value = |value: &Range<usize>| data[value.start] != b'n';
-    Ok((found.map(|value| value.filter(is_value)), behind))
-}
-
-/// Hands over where the values of a record's members are that are wanted. Returns the place
-/// behind the record.
-fn each_member(
-    scanner: Scanner<'_>,
-    at: usize,
-    scratch: &mut Vec<u8>,
-    wanted: impl Fn(&[u8]) -> Option<usize>,
-    mut found: impl FnMut(usize, Range<usize>),
-) -> Result<usize, RowFault> {
-    let Some(mut at) = scanner.take(at, b'{') else {
-        return Err(scanner.unexpected(at, "a record"));
-    };
-    if scanner.peek(at) == Some(b'}') {
-        return Ok(at + 1);
-    }
-    loop {
-        let (value, name) = scanner.other_key(at, scratch)?;
-        let wanted = wanted(name);
-        let behind = scanner.skip_value(value, scratch)?;
-        if let Some(wanted) = wanted {
-            found(wanted, value..behind);
-        }
-        match scanner.next_item(behind, b'}')? {
-            (next, true) => at = next,
-            (behind, false) => return Ok(behind),
-        }
-    }
-}
-
 #[cold]
 fn lacks(part: &str) -> RowFault {
     RowFault::new(format!("has no `{part}`, which such a change needs"))
-}
-
-#[cold]
-fn lacks_before() -> RowFault {
-    RowFault::new(
-        "has no `before`, the row that is gone: have the database tell it (in PostgreSQL `ALTER \
-         TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`",
-    )
 }
 
 #[cfg(test)]

@@ -91,6 +91,9 @@ pub(super) enum Nested {
     Timestamp,
     /// A number of seconds.
     Duration,
+    /// A number of units, and how many of its digits are behind the point.
+    Decimal,
+    Date,
     /// A message of one value, which it may have not.
     Wrapper {
         read: Scalar,
@@ -158,6 +161,42 @@ impl Program {
     pub fn new(schema: &ProtoSchema, fields: &[Field]) -> Result<Self, RowFault> {
         message(schema.message(), fields).map(Program)
     }
+}
+
+/// Refuses columns that a message has no field for. They would be null in every row, which
+/// nobody means who has the schema at hand.
+pub(in crate::decode) fn check_names(
+    schema: &MessageDescriptor,
+    columns: &[Field],
+) -> Result<(), RowFault> {
+    for column in columns {
+        let written = schema.get_field_by_name(&column.name);
+        let written = written.ok_or_else(|| not_in(schema, &column.name))?;
+        let (DataType::Record(fields), kind) = (element(&column.data_type), written.kind()) else {
+            continue;
+        };
+        // The keys of a map that is read as a record are in no schema.
+        let is_map = written.is_map() && matches!(column.data_type, DataType::Record(_));
+        if let Kind::Message(message) = kind
+            && !is_map
+        {
+            check_names(&message, fields).map_err(|fault| fault.within(&column.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The type of a list's elements, or the type itself.
+fn element(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::List(element) => &element.data_type,
+        other => other,
+    }
+}
+
+fn not_in(schema: &MessageDescriptor, name: &str) -> RowFault {
+    let fields: Vec<FieldDescriptor> = schema.fields().collect();
+    RowFault::not_in_schema(name, fields.iter().map(FieldDescriptor::name))
 }
 
 impl ReadMessage {
@@ -257,7 +296,11 @@ impl Nested {
     pub fn width(&self) -> usize {
         match self {
             Nested::Record(read) => read.width,
-            Nested::Timestamp | Nested::Duration | Nested::Wrapper { .. } => 1,
+            Nested::Timestamp
+            | Nested::Duration
+            | Nested::Decimal
+            | Nested::Date
+            | Nested::Wrapper { .. } => 1,
         }
     }
 }
@@ -272,7 +315,7 @@ fn message(schema: &MessageDescriptor, columns: &[Field]) -> Result<ReadMessage,
     for (column, field) in columns.iter().enumerate() {
         let Some(written) = schema.get_field_by_name(&field.name) else {
             if !field.nullable {
-                return Err(RowFault::new("is missing in the schema").within(&field.name));
+                return Err(not_in(schema, &field.name));
             }
             absent.push(Absent::Null);
             continue;
@@ -435,11 +478,12 @@ fn scalar(written: &Kind, field: &Field) -> Result<Scalar, RowFault> {
 
 fn nested(written: &MessageDescriptor, field: &Field) -> Result<Nested, RowFault> {
     let wanted = &field.data_type;
-    let well_known = written.full_name().strip_prefix("google.protobuf.");
-    match (well_known, wanted) {
+    match (written.full_name(), wanted) {
         (_, DataType::Record(fields)) => message(written, fields).map(Nested::Record),
-        (Some("Timestamp"), DataType::Timestamp) => Ok(Nested::Timestamp),
-        (Some("Duration"), _) if wanted.is_number() => Ok(Nested::Duration),
+        ("google.protobuf.Timestamp", DataType::Timestamp) => Ok(Nested::Timestamp),
+        ("google.protobuf.Duration", _) if wanted.is_number() => Ok(Nested::Duration),
+        ("confluent.type.Decimal", _) if wanted.is_number() => Ok(Nested::Decimal),
+        ("google.type.Date", DataType::Timestamp) => Ok(Nested::Date),
         _ if let Some(wrapped) = wrapped(written) => Ok(Nested::Wrapper {
             read: scalar(&wrapped, field)?,
             zero: encoded(&wrapped, &wrapped.default_value()),

@@ -266,6 +266,106 @@ fn refused(fields: Vec<Field>, expected: Expect) {
 }
 
 #[test]
+fn a_field_that_no_message_has_is_refused_also_where_it_may_be_missing() {
+    refused(
+        vec![nullable("wrod", D::Utf8)],
+        expect![
+            "field `wrod` is missing in the schema; did you mean `word`? The fields are: bool, int32, int64, uint32, uint64, sint32, sint64, fixed32, fixed64, sfixed32, sfixed64, float, double, text, bytes, color, maybe, place, ids, tags, colors, places, counts, numbered and 8 more"
+        ],
+    );
+    refused(
+        vec![nullable("nothing_like_it", D::Utf8)],
+        expect![
+            "field `nothing_like_it` is missing in the schema; the fields are: bool, int32, int64, uint32, uint64, sint32, sint64, fixed32, fixed64, sfixed32, sfixed64, float, double, text, bytes, color, maybe, place, ids, tags, colors, places, counts, numbered and 8 more"
+        ],
+    );
+    let geo = record(vec![
+        nullable("lat", D::Float64),
+        nullable("long", D::Float64),
+    ]);
+    let place = record(vec![field("city", D::Utf8), nullable("geo", geo)]);
+    refused(
+        vec![nullable("place", place.clone())],
+        expect![
+            "field `place.geo.long` is missing in the schema; did you mean `lon`? The fields are: lat, lon"
+        ],
+    );
+    refused(
+        vec![field("places", list(field("item", place.clone())))],
+        expect![
+            "field `places.geo.long` is missing in the schema; did you mean `lon`? The fields are: lat, lon"
+        ],
+    );
+    let entry = record(vec![field("key", D::Int32), nullable("value", place)]);
+    refused(
+        vec![field("numbered", list(field("item", entry)))],
+        expect![
+            "field `numbered.value.geo.long` is missing in the schema; did you mean `lon`? The fields are: lat, lon"
+        ],
+    );
+    // The keys of a map are in no schema.
+    let schema = file(ALL).message(Some("shop.All")).unwrap();
+    let counts = record(vec![nullable("anything", D::Int64)]);
+    assert!(super::check(&schema, &[field("counts", counts)]).is_ok());
+}
+
+#[test]
+fn decimals_and_dates_of_connect_are_read() {
+    let schema = "syntax = \"proto3\"; import \"confluent/type/decimal.proto\"; \
+                  import \"google/type/date.proto\"; \
+                  message M { confluent.type.Decimal d = 1; google.type.Date day = 2; }";
+    let rows = hex(&[
+        "0a080a0204d210041802120708e70f100b180e",
+        "0a080a02fb2e10041802",
+        "",
+        "0a00",
+        "0a0e0a010118feffffffffffffffff01",
+        "0a050a01011827",
+        "0a030a01010a021802",
+        "120308e70f",
+        "120708e70f1002181d",
+    ]);
+    check_schema(
+        schema,
+        None,
+        vec![
+            nullable(
+                "d",
+                D::Decimal {
+                    precision: 9,
+                    scale: 2,
+                },
+            ),
+            nullable("day", D::Timestamp),
+        ],
+        &rows,
+        expect![[r#"
+            {"d":12.34,"day":"2023-11-14T00:00:00Z"}
+            {"d":-12.34,"day":null}
+            {"d":null,"day":null}
+            {"d":0.00,"day":null}
+            {"d":0.01,"day":null}
+            row 4: field `d`: expected a decimal with 0 to 38 digits behind the point, found -2
+            row 5: field `d`: expected a decimal with 0 to 38 digits behind the point, found 39
+            row 7: field `day`: expected a date, found the year 2023, the month 0 and the day 0
+            row 8: field `day`: expected a date, found the year 2023, the month 2 and the day 29
+        "#]],
+    );
+    check_schema(
+        schema,
+        None,
+        vec![
+            nullable("d", record(vec![field("scale", D::Int32)])),
+            nullable("day", record(vec![field("year", D::Int32)])),
+        ],
+        &rows[..1],
+        expect![[r#"
+            {"d":{"scale":2},"day":{"year":2023}}
+        "#]],
+    );
+}
+
+#[test]
 fn every_type_is_read() {
     let rows = [full().encode_to_vec(), All::default().encode_to_vec()];
     check(
@@ -361,7 +461,9 @@ fn what_does_not_fit_is_refused() {
     );
     refused(
         vec![field("absent", D::Utf8)],
-        expect!["field `absent` is missing in the schema"],
+        expect![
+            "field `absent` is missing in the schema; the fields are: bool, int32, int64, uint32, uint64, sint32, sint64, fixed32, fixed64, sfixed32, sfixed64, float, double, text, bytes, color, maybe, place, ids, tags, colors, places, counts, numbered and 8 more"
+        ],
     );
     refused(
         vec![field("double", D::Float32)],

@@ -3,12 +3,14 @@
 use super::program::{
     Absent, Key, Merged, Nested, Program, Read, ReadMessage, Rival, Scalar, Step, Wire,
 };
+use crate::decimal::PRECISION_MAX;
 use crate::decode::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
 use crate::decode::fault::{RowFault, ends_within, no_number, utf8};
 use crate::decode::push::{
-    push_bytes, push_decimal, push_f32, push_f64, push_symbol, push_text, push_whole, unplanned,
+    push_bytes, push_decimal, push_decimal_bytes, push_f32, push_f64, push_symbol, push_text,
+    push_time, push_whole, unplanned,
 };
-use crate::timestamp::ReadTime;
+use crate::timestamp::{self, ReadTime, TimeUnit};
 use crate::varint;
 
 /// A row may make so many more values than it has bytes, of names of enums, defaults and
@@ -343,6 +345,14 @@ impl<'d> Reader<'d, '_> {
                 let units = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
                 push_decimal(column, units, 9)?;
             }
+            Nested::Decimal => {
+                let (bytes, scale) = self.units_and_scale()?;
+                push_decimal_bytes(column, bytes, scale)?;
+            }
+            Nested::Date => {
+                let ms = self.date()?;
+                push_time(column, ms, TimeUnit::Milliseconds)?;
+            }
             Nested::Wrapper { read, zero } => {
                 let mut value = None;
                 while self.at < self.end {
@@ -381,6 +391,45 @@ impl<'d> Reader<'d, '_> {
                 "expected at most {NANOS_MAX} nanoseconds, found {nanos}"
             ))),
         }
+    }
+
+    /// The fields of a `confluent.type.Decimal` that its value depends on.
+    fn units_and_scale(&mut self) -> Result<(&'d [u8], u8), RowFault> {
+        let (mut bytes, mut scale) = (&[][..], 0);
+        while self.at < self.end {
+            match self.key()? {
+                (1, Wire::Length) => bytes = self.length_and_bytes("a decimal")?,
+                (3, Wire::Varint) => scale = self.varint()? as i32,
+                (number, wire) => self.skip(number, wire)?,
+            }
+        }
+        let digits = u8::try_from(scale).ok();
+        match digits.filter(|digits| *digits <= PRECISION_MAX) {
+            Some(digits) => Ok((bytes, digits)),
+            None => Err(RowFault::new(format!(
+                "expected a decimal with 0 to {PRECISION_MAX} digits behind the point, found \
+                 {scale}"
+            ))),
+        }
+    }
+
+    /// When a `google.type.Date` begins, in ms.
+    fn date(&mut self) -> Result<i64, RowFault> {
+        let mut parts = [0; 3];
+        while self.at < self.end {
+            match self.key()? {
+                (number @ 1..=3, Wire::Varint) => {
+                    parts[number as usize - 1] = i64::from(self.varint()? as i32);
+                }
+                (number, wire) => self.skip(number, wire)?,
+            }
+        }
+        let [year, month, day] = parts;
+        timestamp::from_date(year, month, day).ok_or_else(|| {
+            RowFault::new(format!(
+                "expected a date, found the year {year}, the month {month} and the day {day}"
+            ))
+        })
     }
 
     #[inline(always)]
