@@ -40,6 +40,8 @@ mod offload;
 pub mod shard;
 // Assigns partitions and shards to tasks.
 pub mod placement;
+// The memory of this process that is free.
+mod heap;
 // Counters of a run.
 pub mod progress;
 // Processing time.

@@ -49,6 +49,7 @@ use crate::progress::{NodeProgress, NodeStatus, Restarting, Role, StateProgress,
 use crate::stop::Stop;
 
 pub(crate) use self::attempt::AttemptFuture;
+pub use self::dropped::Dropped;
 pub use self::durable::{Durable, commit_context};
 pub use self::error::RunError;
 pub use self::looks::{LookError, Looks};

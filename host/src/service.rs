@@ -22,6 +22,8 @@ pub mod letters;
 pub mod replay;
 /// A content that is planned.
 pub mod revision;
+/// What is kept of its nodes.
+pub mod kept;
 /// Whether a new revision does well.
 mod probation;
 /// What pipelines have of files, so that no two write one.

@@ -199,14 +199,23 @@ fn what_does_not_fit_is_refused_until_somebody_agrees() {
         assert_eq!(shop["revision"]["digest"], digest, "what ran runs on");
         assert_eq!(shop["phase"], "running");
     }
+    let another = [
+        ("\"shop\"", "\"new\""),
+        ("../rows", "../more"),
+        ("../counts", "../sums"),
+    ];
+    let another = another
+        .iter()
+        .fold(shop(GOOD), |text, (from, to)| text.replace(from, to));
     for (method, path, body) in [
         ("POST", "shop/plan?drop=nosuch", &*shop(GOOD)),
         ("PUT", "shop?drop=nosuch", &*shop(GOOD)),
         ("POST", "shop/start", "{\"drop\":[\"nosuch\"]}"),
+        ("PUT", "new?drop=nosuch", &*another),
     ] {
         let (status, answer) = service.ask(method, &format!("/api/v1/pipelines/{path}"), body);
         let detail = answer["detail"].as_str().expect("why");
-        assert!(detail.contains("no node `nosuch` to drop"), "{detail}");
+        assert!(detail.contains("`nosuch` to drop"), "{detail}");
         assert_eq!(status, 422, "{path}");
     }
     service.write("shop", &with(GOOD, "key = \"n\""));
@@ -273,6 +282,69 @@ fn what_was_agreed_to_is_done_after_a_kill() {
     assert!(shop["refusal"].is_null(), "{shop:#}");
     let rows = fs::read_to_string(service.path("counts.jsonl")).expect("it is complete");
     assert!(!rows.contains("\"id\""), "they are those of the change");
+    assert_eq!(outputs(service.folder.path())[0], expected()[0]);
+}
+
+#[test]
+fn what_was_agreed_to_is_known_from_the_answer_on() {
+    for (signal, has_held) in [(libc::SIGKILL, false), (libc::SIGTERM, true)] {
+        let mut service = Service::start(&[("shop", &shop(GOOD))]);
+        service.until_read(200);
+        if has_held {
+            until_held(&service, 1);
+        }
+        agree(&service, GOOD);
+        service.end(signal);
+        service.begin();
+        let shop = service.until_phase("ended");
+        assert!(shop["refusal"].is_null(), "{shop:#}");
+        let rows = fs::read_to_string(service.path("counts.jsonl")).expect("it is complete");
+        assert!(!rows.contains("\"id\""), "they are those of the change");
+        assert_eq!(outputs(service.folder.path())[0], expected()[0]);
+    }
+}
+
+#[test]
+fn what_a_checkpoint_has_may_go_whatever_has_made_it() {
+    let mut service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(200);
+    until_held(&service, 1);
+    service.end(libc::SIGTERM);
+    // As if `sluicebox run` had made it.
+    fs::remove_dir_all(service.path("data")).expect("it is there");
+    let renamed = shop(GOOD).replace("counted", "recounted");
+    service.write("shop", &renamed);
+    service.begin();
+    service.until_phase("failed");
+    let plan = |text: &str| {
+        let path = "/api/v1/pipelines/shop/plan";
+        let (status, plan) = service.ask("POST", path, text);
+        assert_eq!(status, 200, "{plan}");
+        let nodes = plan["nodes"].as_array().expect("nodes").iter();
+        let of = nodes.filter(|node| {
+            node["name"]
+                .as_str()
+                .is_some_and(|it| it.ends_with("counted"))
+        });
+        of.map(|node| format!("{} {}", node["name"], node["state"]))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        plan(&renamed),
+        [r#""recounted" "new""#, r#""counted" "gone""#]
+    );
+    assert_eq!(plan(&shop(GOOD)), [r#""counted" "kept""#]);
+    let start = |dropped: &str| {
+        let body = json!({ "drop": [dropped] }).to_string();
+        service.ask("POST", "/api/v1/pipelines/shop/start", &body)
+    };
+    for unknown in ["nosuch", "recounted", "counted/x", "actions/x"] {
+        let (status, answer) = start(unknown);
+        assert_eq!(status, 422, "{unknown}: {answer}");
+    }
+    let (status, answer) = start("counted");
+    assert_eq!(status, 202, "{answer}");
+    service.until_phase("ended");
     assert_eq!(outputs(service.folder.path())[0], expected()[0]);
 }
 

@@ -83,19 +83,22 @@ impl Dropped {
         }
     }
 
-    /// Checks that the checkpoint has what is to be dropped, says what it is, and takes
-    /// the partitions out. Nodes stay in: their tables have to be deleted.
+    /// Checks that the checkpoint has what is to be dropped.
+    pub fn check(&self, manifest: &Manifest) -> Result<(), RunError> {
+        for name in &self.nodes {
+            node_of(manifest, name)?;
+        }
+        let mut left = manifest.clone();
+        let mut partitions = self.partitions.iter();
+        partitions.try_for_each(|dropped| dropped.leave(&mut left).map(drop))
+    }
+
+    /// Checks that, says what it is, and takes the partitions out. Nodes stay in: their tables
+    /// have to be deleted.
     pub fn leave(&self, manifest: &mut Manifest, now: &[NodeDescription]) -> Result<(), RunError> {
         let id = manifest.id;
         for name in &self.nodes {
-            let Some(node) = manifest.nodes.iter().find(|node| node.name() == name) else {
-                let names = manifest.nodes.iter().map(NodeManifest::name);
-                return Err(RunError::Usage(format!(
-                    "checkpoint {id} has no node `{name}` to drop: {}",
-                    suggest::help(name, "nodes", names)
-                )));
-            };
-            let class = node.description.class.role();
+            let class = node_of(manifest, name)?.description.class.role();
             tracing::warn!("dropping what checkpoint {id} has of {class} `{name}`");
         }
         for dropped in &self.partitions {
@@ -152,6 +155,18 @@ impl Dropped {
         }
         taken
     }
+}
+
+fn node_of<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a NodeManifest, RunError> {
+    let mut nodes = manifest.nodes.iter();
+    nodes.find(|node| node.name() == name).ok_or_else(|| {
+        let names = manifest.nodes.iter().map(NodeManifest::name);
+        RunError::Usage(format!(
+            "checkpoint {} has no node `{name}` to drop: {}",
+            manifest.id,
+            suggest::help(name, "nodes", names)
+        ))
+    })
 }
 
 impl DroppedPartitions {

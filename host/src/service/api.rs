@@ -60,6 +60,7 @@ use super::change::ChangePlan;
 use super::content;
 use super::host::{Host, Proposal};
 use super::hosted::{Hosted, Running};
+use super::kept::Kept;
 use super::store;
 use crate::checkpoint::coordinator::CompletedCheckpoint;
 use crate::checkpoint::savepoint;
@@ -398,8 +399,17 @@ async fn put(
     let Some(file) = host.file(&name) else {
         return Err(Problem::not_found("this host runs one other pipeline"));
     };
-    host.note_asked(&name, &planned.content.digest, &by);
-    blocking(move || write(&file, &text).map_err(|error| Problem::internal(&error))).await?;
+    let digest = planned.content.digest.clone();
+    host.note_asked(&name, &digest, &by);
+    let (store, of, may_go) = (host.clone(), name.clone(), dropped.clone());
+    let written = blocking(move || {
+        if !may_go.is_empty() {
+            // Before the file is found, and before the answer.
+            store.context().store.agree(&of, &digest, &may_go)?;
+        }
+        write(&file, &text).map_err(|error| Problem::internal(&error))
+    });
+    written.await?;
     if let (false, Some(pipeline)) = (dropped.is_empty(), host.pipeline(&name)) {
         // Before the file is looked at: without the consent it would be refused.
         pipeline.agree(planned.content, &dropped, &by);
@@ -534,9 +544,9 @@ async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let Start { drop, from } = json(body)?;
-    let running = pipeline.shown().running.filter(|_| from.is_none());
-    if let Some(why) = running.and_then(|running| running.planned.lacks(&drop)) {
-        return Err(Problem::refused(&why));
+    if from.is_none() && !drop.is_empty() {
+        let (host, pipeline, drop) = (host.clone(), pipeline.clone(), drop.clone());
+        blocking(move || agree(&host, &pipeline, &drop)).await?;
     }
     if let Some(from) = &from {
         let (host, pipeline) = (host.clone(), pipeline.clone());
@@ -545,6 +555,20 @@ async fn start(
     }
     pipeline.start(&drop, from.as_deref(), &by);
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Notes that these states may go when a pipeline is started, if they are there.
+fn agree(host: &Host, pipeline: &Hosted, dropped: &[String]) -> Result<(), Problem> {
+    let plan = checkpoints::plan(host, pipeline)?;
+    if let Some(why) = Kept::of_shown(Some(pipeline.shown()), &plan).lacks(dropped) {
+        return Err(Problem::refused(&why));
+    }
+    let content = pipeline.wanted_content().ok_or_else(|| {
+        Problem::conflict("its file is not read yet, or has mistakes: look at it first")
+    })?;
+    // Before the answer: nothing else would know of it after a crash.
+    let store = &host.context().store;
+    Ok(store.agree(&pipeline.name, &content.digest, dropped)?)
 }
 
 #[derive(Default, Deserialize, ToSchema)]

@@ -17,6 +17,7 @@ use tracing::{Instrument, Span};
 use super::change::ChangePlan;
 use super::content::Content;
 use super::hosted::{Context, Failure, Hosted, News, Phase, Running, Wanted};
+use super::kept::Kept;
 use super::probation::{Baseline, Probation, Verdict, baselines, newer};
 use super::recent::Recent;
 use super::revision::{Planned, States};
@@ -298,11 +299,13 @@ impl Course {
             };
             let mut change = None;
             let conflict = hosted.claims.conflict(&hosted.name, &planned.plan.files);
-            if let Some(why) = then.as_ref().and_then(|then| then.lacks(&dropped))
-                && !if_needed
-                && from.is_none()
-            {
-                return Some(Err(refuse(why)));
+            if !dropped.is_empty() && !if_needed && from.is_none() {
+                let (then, next) = (then.clone(), planned.plan.clone());
+                let names = dropped.clone();
+                let lacking = spawn_blocking(move || Kept::of(then, &next).lacks(&names)).await;
+                if let Some(why) = lacking.unwrap_or_else(|error| Some(error.to_string())) {
+                    return Some(Err(refuse(why)));
+                }
             }
             if let Some(then) = then.filter(|then| then.content.digest != planned.content.digest) {
                 let mut plan = planned.change_from(&then, &dropped);
@@ -379,6 +382,9 @@ impl Course {
             };
             self.hosted.tell(News::Change(change.clone()));
             self.remember(|ledger| {
+                ledger
+                    .agreed
+                    .take_if(|agreed| agreed.digest == change.digest);
                 // What was taken back stays so when the service is restarted.
                 if ledger.taken_back(&change.digest).is_none() {
                     ledger.record(change);
@@ -894,18 +900,23 @@ impl Course {
         }
         self.hosted.tell(News::Change(change.clone()));
         let digest = trial.next.planned.content.digest.clone();
-        let dropped = trial.next.dropped.clone();
+        let has_agreed = !trial.next.dropped.is_empty();
+        let wanted = self
+            .hosted
+            .wanted_content()
+            .map(|wanted| wanted.digest.clone());
         // At once: a crash must not come between.
         self.remember(|ledger| {
             ledger.record(change);
-            match outcome {
-                ChangeOutcome::Probation => {
-                    let agreed = (!dropped.is_empty()).then_some(Agreed { digest, dropped });
-                    ledger.agreed = agreed;
-                }
-                ChangeOutcome::Held => ledger.held = Some(digest),
-                ChangeOutcome::TakenBack => ledger.agreed = None,
-                ChangeOutcome::Refused | ChangeOutcome::Replaced => {}
+            let is_needed = |agreed: &Agreed| match outcome {
+                ChangeOutcome::Probation if agreed.digest == digest => has_agreed,
+                ChangeOutcome::TakenBack if agreed.digest == digest => false,
+                // It may be of one that comes next.
+                _ => agreed.digest == digest || Some(&agreed.digest) == wanted.as_ref(),
+            };
+            ledger.agreed.take_if(|agreed| !is_needed(agreed));
+            if outcome == ChangeOutcome::Held {
+                ledger.held = Some(digest);
             }
         });
         self.keep_text(&trial.next.planned.content);
@@ -924,16 +935,7 @@ impl Course {
     fn remember(&self, change: impl FnOnce(&mut Ledger)) {
         let store = &self.context.store;
         let name = &self.hosted.name;
-        let changed = block_in_place(|| {
-            let before = store.ledger(name)?;
-            let mut ledger = before.clone();
-            change(&mut ledger);
-            match ledger == before {
-                true => Ok(()),
-                false => store.write_ledger(name, &ledger),
-            }
-        });
-        if let Err(error) = changed {
+        if let Err(error) = block_in_place(|| store.change_ledger(name, change)) {
             self.log(&error);
         }
     }

@@ -24,11 +24,13 @@ use super::claims::Claims;
 use super::content::{Content, Stamp, kept_plugins, plugin_paths};
 use super::course;
 use super::hosted::{Context, Hosted, Phase};
+use super::kept::Kept;
 use super::revision::Planned;
 use super::shadow::compare;
 use super::store::{BY_FILES, Store};
 use super::uploads::Uploads;
 use crate::config::{NAMES, is_name};
+use crate::heap;
 use crate::sink::dead_letter::kept::Index;
 use crate::stop::Stop;
 
@@ -172,20 +174,21 @@ impl Host {
         if let Some(why) = self.claims.conflict(name, &planned.plan.files) {
             return Err(why);
         }
-        let running = self
-            .pipeline(name)
-            .and_then(|pipeline| pipeline.shown().running);
-        let change = match running {
-            Some(running) => {
-                if let Some(why) = running.planned.lacks(dropped) {
-                    return Err(why);
-                }
-                let mut change = planned.change_from(&running.planned, dropped);
-                let (then, recent) = (&running.planned.plan, &running.recent);
-                change.compare(compare(then, &planned.plan, recent));
+        let shown = self.pipeline(name).map(|pipeline| pipeline.shown());
+        let recent = shown
+            .as_ref()
+            .and_then(|shown| Some(shown.running.as_ref()?.recent.clone()));
+        let kept = Kept::of_shown(shown, &planned.plan);
+        if let Some(why) = kept.lacks(dropped) {
+            return Err(why);
+        }
+        let change = match (kept.running(), recent) {
+            (Some(running), Some(recent)) => {
+                let mut change = planned.change_from(running, dropped);
+                change.compare(compare(&running.plan, &planned.plan, &recent));
                 change
             }
-            None => ChangePlan::between(&[], &planned.description, dropped),
+            _ => ChangePlan::between(&kept.nodes(), &planned.description, dropped),
         };
         Ok(Proposal { planned, change })
     }
@@ -327,7 +330,10 @@ impl Host {
             while running.try_join_next().is_some() {}
             count += 1;
             if count % DROP_EVERY == 0 {
-                block_in_place(|| self.drop_plugins());
+                block_in_place(|| {
+                    self.drop_plugins();
+                    heap::give_back();
+                });
             }
         }
         self.end(running).await;

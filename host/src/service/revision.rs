@@ -14,7 +14,6 @@ use crate::plan::change::{self, NodeDescription};
 use crate::plan::{Node, Plan, StatePlan};
 use crate::planner;
 use crate::plugin::PluginLoader;
-use crate::suggest;
 
 /// Where the states of a pipeline are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,17 +129,6 @@ impl Planned {
             && self.content.digest != then.content.digest
             && self.differs_in_logic_alone(then);
         change
-    }
-
-    /// Why these nodes cannot be dropped, if one of them is not there. Of one with a slash, a
-    /// part is meant.
-    pub fn lacks(&self, dropped: &[String]) -> Option<String> {
-        let is_there = |name: &str| self.description.iter().any(|node| node.name == name);
-        let node = |name: &&String| name.split('/').next().is_some_and(|node| !is_there(node));
-        let unknown = dropped.iter().find(node)?;
-        let names = self.description.iter().map(|node| node.name.as_str());
-        let help = suggest::help(unknown, "nodes", names);
-        Some(format!("what runs has no node `{unknown}` to drop: {help}"))
     }
 
     /// Whether it differs from another content in the logic of operators alone, so that it

@@ -42,6 +42,8 @@ pub struct Store {
     pub uploads: Option<Uploads>,
     /// Held by those who use a plugin that no content may need yet.
     plugins: RwLock<()>,
+    /// Held while a ledger changes.
+    ledgers: Mutex<()>,
     /// Held while what became of dead letters changes.
     letters: Mutex<()>,
     /// Locked for this process alone.
@@ -193,6 +195,7 @@ impl Store {
             folder: folder.to_owned(),
             uploads: Some(uploads),
             plugins: RwLock::default(),
+            ledgers: Mutex::default(),
             letters: Mutex::default(),
             _lock: lock,
         })
@@ -216,15 +219,34 @@ impl Store {
         Ok(ledger)
     }
 
-    pub fn write_ledger(&self, pipeline: &str, ledger: &Ledger) -> io::Result<()> {
+    /// Changes that. What is not changed is not written.
+    pub fn change_ledger(
+        &self,
+        pipeline: &str,
+        change: impl FnOnce(&mut Ledger),
+    ) -> io::Result<()> {
+        // It is read anew: a panic elsewhere leaves no change half made.
+        let _changing = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.ledger(pipeline)?;
+        let mut ledger = before.clone();
+        change(&mut ledger);
+        if ledger == before {
+            return Ok(());
+        }
         let folder = self.of(pipeline);
         make_folder(&folder)?;
-        write(
-            &folder,
-            "ledger.json",
-            &serde_json::to_vec_pretty(ledger)?,
-            None,
-        )
+        let bytes = serde_json::to_vec_pretty(&ledger)?;
+        write(&folder, "ledger.json", &bytes, None)
+    }
+
+    /// Notes that these states may go when this content takes over.
+    pub fn agree(&self, pipeline: &str, digest: &str, dropped: &[String]) -> io::Result<()> {
+        self.change_ledger(pipeline, |ledger| {
+            ledger.agreed = Some(Agreed {
+                digest: digest.to_owned(),
+                dropped: dropped.to_vec(),
+            });
+        })
     }
 
     /// What became of the dead letters of a pipeline.
@@ -511,7 +533,8 @@ mod tests {
         assert_eq!(ledger.changes[1].by.as_deref(), Some("operator"));
         assert_eq!(ledger.taken_back("sha256:2"), Some("it traps"));
         assert_eq!(ledger.taken_back("sha256:1"), None);
-        store.write_ledger("shop", &ledger).expect("writable");
+        let change = |kept: &mut Ledger| *kept = ledger.clone();
+        store.change_ledger("shop", change).expect("writable");
         assert_eq!(store.ledger("shop").expect("readable"), ledger);
         let text = |digest| store.text("shop", digest).expect("readable");
         let keep = |text: &str| {
