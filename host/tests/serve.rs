@@ -401,26 +401,46 @@ fn a_checkpoint_that_is_gone_back_to_is_not_deleted_meanwhile() {
     let service = Service::start(&[("shop", &text)]);
     until_held(&service, 1);
     service.until_phase("running");
-    let list = "/api/v1/pipelines/shop/checkpoints";
-    let mut taken = 0;
-    for round in 0..40 {
-        let oldest = service.get(list)[0]["id"].to_string();
-        let from = match round % 4 {
-            3 if service.shop()["phase"] == "running" => save(&service, "short")["id"].to_string(),
-            _ => oldest,
-        };
-        taken += u32::from(go_back(&service, &from).0 == 202);
-        if round % 4 == 3 {
-            service.ask("DELETE", "/api/v1/pipelines/shop/savepoints/short", "");
-        }
-        // Before, while and after the run has gone back.
-        std::thread::sleep(Duration::from_millis(round % 10 * 20));
-        let shop = service.shop();
+    let is_well = |shop: &Value| {
         assert_ne!(shop["phase"], "failed", "{shop:#}");
         assert!(shop["refusal"].is_null(), "{shop:#}");
+    };
+    for _ in 0..40 {
+        // As soon as it is taken: the run before may still be going back.
+        let began = Instant::now();
+        let ask = || {
+            let list = service.get("/api/v1/pipelines/shop/checkpoints");
+            go_back(&service, &list[0]["id"].to_string()).0
+        };
+        while ask() != 202 {
+            is_well(&service.shop());
+            assert!(began.elapsed() < WAIT, "it is never taken");
+        }
+        is_well(&service.shop());
     }
-    assert!(taken > 20, "{taken}");
-    service.until_phase("running");
+    for _ in 0..5 {
+        service.until_phase("running");
+        let made = save(&service, "short")["id"].as_u64();
+        let has_later = |shop: &Value| {
+            let made_since = shop["revision"]["checkpoints"].as_array().expect("a list");
+            made_since
+                .iter()
+                .filter(|it| it["id"].as_u64() > made)
+                .count()
+                > 1
+        };
+        let before = service.until("later ones", has_later);
+        assert_eq!(go_back(&service, "short").0, 202);
+        let path = "/api/v1/pipelines/shop/savepoints/short";
+        let status = service.ask("DELETE", path, "").0;
+        assert!([204, 409].contains(&status), "{status}");
+        is_well(&until_started_after(&service, &before));
+        service.until("a checkpoint", |shop| {
+            is_well(shop);
+            !shop["revision"]["checkpoints"][0].is_null()
+        });
+        service.ask("DELETE", path, "");
+    }
 }
 
 #[test]
