@@ -13,6 +13,8 @@ pub mod requests;
 pub mod replacement;
 // What tasks report to the coordinator about a barrier.
 pub mod barrier;
+// Checkpoints that somebody is going back to.
+pub mod spared;
 // Starts checkpoints and completes them.
 pub mod coordinator;
 // What tasks hand over at a barrier, and get back at a restore.

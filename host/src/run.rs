@@ -41,6 +41,7 @@ use tracing::Instrument;
 use self::attempt::Attempt;
 use self::revision::Revision;
 use crate::checkpoint::requests::Requests;
+use crate::checkpoint::spared::SparedCheckpoint;
 use crate::clock::Clock;
 use crate::element::Purpose;
 use crate::offload::Offload;
@@ -55,6 +56,7 @@ pub use self::error::RunError;
 pub use self::looks::{LookError, Looks};
 pub use self::pipeline::Pipeline;
 pub use self::reconcile::{Imbalance, reconcile};
+pub use self::restore::cut_since;
 
 /// A revision of a pipeline that is ready to run.
 pub struct Job {
@@ -201,6 +203,12 @@ impl Job {
     pub fn starting_from(self, checkpoint: &str) -> Self {
         self.pipeline.wanted_start().from = Some(checkpoint.to_owned());
         self
+    }
+
+    /// The same, with a checkpoint that is kept until the run has made one of its own.
+    pub fn going_back_to(self, spared: &Arc<SparedCheckpoint>) -> Self {
+        self.pipeline.wanted_start().spared = Some(spared.clone());
+        self.starting_from(&spared.id.to_string())
     }
 
     /// Starts these nodes without what the checkpoint has of them: a source from

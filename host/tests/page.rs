@@ -178,7 +178,7 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
         "[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'before-sale')",
     );
     browser.click("main tr:has(strong) button", "Restart from this");
-    browser.until_text("later checkpoints without a name are deleted");
+    browser.until_text("cannot go back to later checkpoints any more");
     browser.picture("checkpoints");
     browser.click("main tr:has(strong) button", "Cancel");
 

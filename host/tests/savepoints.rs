@@ -25,6 +25,7 @@ fn a_run_from_a_savepoint_gives_what_it_gave() {
     assert!(failure(&again).contains("has the name before-the-sale already"));
     // Some more checkpoints, and a crash.
     std::thread::sleep(std::time::Duration::from_millis(800));
+    said(&checkpoints(&pipeline, "save", Some("in-the-sale")));
     host.kill().expect("it runs");
     host.wait().expect("it is our child");
     let idle = checkpoints(&pipeline, "save", Some("other"));
@@ -43,6 +44,12 @@ fn a_run_from_a_savepoint_gives_what_it_gave() {
     assert!(failure(&from).contains("starting from checkpoint"));
     assert!(!failure(&from).contains("written again"));
     assert_eq!(rows(folder.path()), undisturbed);
+
+    // What the file had then was cut, and written again.
+    let cut = sluicebox(&["run", "--quiet", "--from", "in-the-sale"], &pipeline);
+    let why = failure(&cut);
+    assert!(why.contains("cannot be gone back to"), "{why}");
+    assert!(why.contains("sink `out`"), "{why}");
 
     // It has ended, and continues from its end.
     end(start(&pipeline));

@@ -371,6 +371,177 @@ fn a_running_pipeline_goes_back_to_its_oldest_checkpoint() {
     assert_eq!(outputs(service.folder.path()), expected());
 }
 
+/// Asks to go back to a checkpoint.
+fn go_back(service: &Service, from: &str) -> (u16, Value) {
+    let from = json!({ "from": from }).to_string();
+    service.ask("POST", "/api/v1/pipelines/shop/start", &from)
+}
+
+fn save(service: &Service, name: &str) -> Value {
+    let name = json!({ "name": name }).to_string();
+    let (status, made) = service.ask("POST", "/api/v1/pipelines/shop/savepoints", &name);
+    assert_eq!(status, 201, "{made}");
+    made
+}
+
+/// Waits until something was started after this.
+fn until_started_after(service: &Service, before: &Value) -> Value {
+    service.until("started", |shop| {
+        assert_ne!(shop["phase"], "failed", "{shop:#}");
+        shop["phase"] == "running"
+            && shop["revision"]["started_ms"] != before["revision"]["started_ms"]
+    })
+}
+
+#[test]
+fn a_checkpoint_whose_rows_were_taken_back_is_not_gone_back_to() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    until_held(&service, 1);
+    service.until_read(500);
+    save(&service, "early");
+    service.until_read(1_500);
+    save(&service, "late");
+    let before = service.shop();
+    assert_eq!(go_back(&service, "early").0, 202);
+    // The next checkpoint knows of it.
+    let again = until_started_after(&service, &before);
+    service.until("a checkpoint", |shop| {
+        !shop["revision"]["checkpoints"][0].is_null()
+    });
+    let (status, answer) = go_back(&service, "late");
+    assert_eq!(status, 409, "{answer}");
+    let why = answer["detail"].as_str().expect("a reason");
+    assert!(why.contains("cannot be gone back to"), "{why}");
+    assert!(why.contains("sink `guarded_rows`"), "{why}");
+    let list = service.get("/api/v1/pipelines/shop/checkpoints");
+    let damage = |name: &str| {
+        let mut list = list.as_array().expect("a list").iter();
+        list.find(|made| made["name"] == name).expect(name)["damage"].clone()
+    };
+    assert!(damage("early").is_null(), "{list:#}");
+    assert!(damage("late").is_string(), "{list:#}");
+    let now = service.shop();
+    assert_eq!(
+        now["revision"]["started_ms"],
+        again["revision"]["started_ms"]
+    );
+    assert_eq!(go_back(&service, "early").0, 202, "that is there");
+    until_started_after(&service, &again);
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
+#[test]
+fn a_running_pipeline_goes_on_where_it_cannot_go_back() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    until_held(&service, 1);
+    service.until_read(500);
+    let id = save(&service, "early")["id"].to_string();
+    // What is in a file of the checkpoint is another, as it shows when it is read.
+    let folder = service.path("pipelines/shop.state/checkpoints").join(id);
+    let files = fs::read_dir(&folder).expect("it is there");
+    let files = files.map(|file| file.expect("readable").path());
+    let is_state = |file: &std::path::PathBuf| !file.ends_with("sluicebox.manifest");
+    let file = files.into_iter().find(is_state).expect("files");
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    // Others have links to it.
+    fs::remove_file(&file).expect("writable");
+    fs::write(&file, bytes).expect("writable");
+    let before = service.shop();
+    assert_eq!(go_back(&service, "early").0, 202);
+    let why = service.until("told", |shop| {
+        assert_ne!(shop["phase"], "failed", "{shop:#}");
+        shop["refusal"].is_string()
+    });
+    let why = why["refusal"].as_str().expect("a reason");
+    assert!(why.contains("cannot go back to checkpoint"), "{why}");
+    assert!(why.contains("its content has changed"), "{why}");
+    until_started_after(&service, &before);
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
+#[test]
+fn a_checkpoint_that_is_gone_back_to_is_not_deleted_meanwhile() {
+    let text = shop(GOOD);
+    let (start, _) = text.split_once("[sinks.").expect("sinks");
+    let text = format!("{start}[sinks.out]\ntype = \"blackhole\"\ninput = \"counted\"\n");
+    let text = text
+        .replace("\"100ms\"", "\"20ms\"")
+        .replace(&format!("count = {ROWS}"), "");
+    let service = Service::start(&[("shop", &text)]);
+    until_held(&service, 1);
+    service.until_phase("running");
+    let is_well = |shop: &Value| {
+        assert_ne!(shop["phase"], "failed", "{shop:#}");
+        assert!(shop["refusal"].is_null(), "{shop:#}");
+    };
+    for _ in 0..40 {
+        // As soon as it is taken: the run before may still be going back.
+        let began = Instant::now();
+        let ask = || {
+            let list = service.get("/api/v1/pipelines/shop/checkpoints");
+            go_back(&service, &list[0]["id"].to_string()).0
+        };
+        while ask() != 202 {
+            is_well(&service.shop());
+            assert!(began.elapsed() < WAIT, "it is never taken");
+        }
+        is_well(&service.shop());
+    }
+    for _ in 0..5 {
+        service.until_phase("running");
+        let made = save(&service, "short")["id"].as_u64();
+        let has_later = |shop: &Value| {
+            let made_since = shop["revision"]["checkpoints"].as_array().expect("a list");
+            made_since
+                .iter()
+                .filter(|it| it["id"].as_u64() > made)
+                .count()
+                > 1
+        };
+        let before = service.until("later ones", has_later);
+        assert_eq!(go_back(&service, "short").0, 202);
+        let path = "/api/v1/pipelines/shop/savepoints/short";
+        let status = service.ask("DELETE", path, "").0;
+        assert!([204, 409].contains(&status), "{status}");
+        is_well(&until_started_after(&service, &before));
+        service.until("a checkpoint", |shop| {
+            is_well(shop);
+            !shop["revision"]["checkpoints"][0].is_null()
+        });
+        service.ask("DELETE", path, "");
+    }
+}
+
+#[test]
+fn a_damaged_history_is_told_and_stops_no_other() {
+    let mut service = Service::start(&[("shop", &shop(GOOD))]);
+    until_held(&service, 1);
+    service.until_read(500);
+    service.end(libc::SIGTERM);
+    let ledger = service.path("data/pipelines/shop/ledger.json");
+    let text = fs::read(&ledger).expect("readable");
+    fs::write(&ledger, &text[..text.len() / 2]).expect("writable");
+    service.begin();
+    let shop = service.until_phase("refused");
+    let why = shop["refusal"].as_str().expect("a reason");
+    for part in ["ledger.json is damaged", "delete it and start the pipeline"] {
+        assert!(why.contains(part), "{why}");
+    }
+    assert_eq!(service.get("/api/v1/pipelines")[0]["refusal"], why);
+    let path = "/api/v1/pipelines/shop/changes/sha256:0/diff";
+    assert_eq!(service.ask("GET", path, "").0, 409);
+    fs::remove_file(&ledger).expect("writable");
+    assert_eq!(
+        service.ask("POST", "/api/v1/pipelines/shop/start", "").0,
+        202
+    );
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
 #[test]
 fn a_savepoint_is_made_or_refused_while_the_pipeline_is_started() {
     let service = Service::start(&[("shop", &shop(GOOD))]);

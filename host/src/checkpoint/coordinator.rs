@@ -6,7 +6,6 @@
 //! ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,11 +17,12 @@ use super::barrier::{DeadLetterMessage, Report};
 use super::changes::Changes;
 use super::crash::{self, Place};
 use super::manifest::{
-    LettersManifest, Manifest, NodeManifest, OperatorManifest, ProgressManifest,
+    GivenUp, LettersManifest, Manifest, NodeManifest, OperatorManifest, ProgressManifest,
 };
 use super::replacement::Replacement;
 use super::requests::Requests;
 use super::snapshot::{NodeSnapshot, OperatorSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
+use super::spared::Spared;
 use super::storage::{Storage, StorageError};
 use super::transaction::{Participants, TransactionError};
 use crate::blame::Fault;
@@ -87,6 +87,8 @@ pub struct Coordinator {
     pub dead_letters: mpsc::Sender<DeadLetterMessage>,
     /// What manifests say of them. Those that were taken back are named by the first.
     pub letters: Option<LettersManifest>,
+    /// The checkpoints that are no longer before the next ones.
+    pub given_up: Vec<GivenUp>,
     /// How many tasks there are.
     pub tasks: usize,
     /// The number of the next checkpoint.
@@ -95,21 +97,6 @@ pub struct Coordinator {
     /// its own before the first row.
     pub checkpoints_first: bool,
     pub on_done: OnDone,
-}
-
-/// The checkpoint that somebody is going back to, which must not be deleted until then.
-#[derive(Clone, Debug, Default)]
-pub struct Spared(Arc<AtomicU64>);
-
-impl Spared {
-    /// Checkpoints count from 1.
-    pub fn spare(&self, id: Option<CheckpointId>) {
-        self.0.store(id.unwrap_or(0), Ordering::SeqCst);
-    }
-
-    fn get(&self) -> Option<CheckpointId> {
-        Some(self.0.load(Ordering::SeqCst)).filter(|&id| id > 0)
-    }
 }
 
 /// Takes each complete checkpoint, and what has replaced logic at its barrier.
@@ -208,6 +195,7 @@ impl Coordinator {
         manifest.participants = self.participants.names();
         manifest.dead_letter_bytes = dead_letter_bytes;
         manifest.dead_letters.clone_from(&self.letters);
+        manifest.given_up.clone_from(&self.given_up);
         if let Some(letters) = &mut self.letters {
             letters.taken_back.clear();
         }
@@ -349,13 +337,14 @@ impl Coordinator {
     /// participant may turn out not to have committed this one.
     async fn prune(&self, id: CheckpointId) {
         let storage = self.storage.clone();
-        let (keep, spared) = (self.keep.max(2), self.spared.get());
+        let (keep, spared) = (self.keep.max(2), self.spared.clone());
         let pruned = self.offload.run(move || {
+            let spared = spared.lock();
             let mut known = storage.list()?;
             known.retain(|known| known.name.is_none() && known.id <= id);
             let dropped = known.len().saturating_sub(keep);
             let old = known[..dropped].iter().map(|known| known.id);
-            for old in old.filter(|&id| Some(id) != spared) {
+            for old in old.filter(|id| !spared.contains(id)) {
                 storage.delete(old)?;
             }
             Ok::<_, StorageError>(())

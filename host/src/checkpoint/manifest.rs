@@ -43,6 +43,9 @@ pub struct Manifest {
     /// Which of the dead letters belong to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<LettersManifest>,
+    /// The checkpoints before it that it does not go on from, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<GivenUp>,
     /// How many bytes of files the storage's last merge of all of them has left; 0 before
     /// the first.
     #[serde(default, skip_serializing_if = "is_none_left")]
@@ -53,6 +56,22 @@ pub struct Manifest {
 
 fn is_none_left(left_bytes: &u64) -> bool {
     *left_bytes == 0
+}
+
+/// The checkpoints behind one that a run has gone back to. What the files of sinks had by then
+/// is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// What was gone back to.
+    pub behind: CheckpointId,
+    /// The last one then.
+    pub until: CheckpointId,
+}
+
+impl GivenUp {
+    pub fn has(&self, id: CheckpointId) -> bool {
+        self.behind < id && id <= self.until
+    }
 }
 
 /// How a checkpoint's dead letters are told from later ones.

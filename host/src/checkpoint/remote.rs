@@ -172,6 +172,7 @@ impl RemoteStore {
                 is_transactional: !manifest.participants.is_empty(),
                 bytes: manifest.files.iter().map(|file| file.bytes).sum(),
                 damage,
+                given_up: manifest.given_up,
             });
         }
         Ok(list)

@@ -10,7 +10,7 @@ pub mod memory;
 pub mod folder;
 
 use super::changes::Changes;
-use super::manifest::Manifest;
+use super::manifest::{GivenUp, Manifest};
 use crate::blame::Fault;
 use crate::element::CheckpointId;
 use crate::suggest;
@@ -72,8 +72,12 @@ pub struct CheckpointInfo {
     pub is_transactional: bool,
     /// Size of all its files.
     pub bytes: u64,
-    /// What is wrong with it, if it is damaged.
+    /// What is wrong with it, if it cannot be gone back to.
     pub damage: Option<String>,
+    /// The checkpoints before it that it does not go on from.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub given_up: Vec<GivenUp>,
 }
 
 /// The checkpoint of this number, or the newest of this name.
@@ -82,6 +86,12 @@ pub fn find<'a>(list: &'a [CheckpointInfo], wanted: &str) -> Option<&'a Checkpoi
         info.name.as_deref() == Some(wanted) || info.id.to_string() == wanted
     };
     list.iter().rev().find(is_wanted)
+}
+
+/// Whether a run has gone back behind this checkpoint since.
+pub fn is_given_up(list: &[CheckpointInfo], id: CheckpointId) -> bool {
+    let newest = list.iter().rfind(|info| info.damage.is_none());
+    newest.is_some_and(|newest| newest.given_up.iter().any(|given_up| given_up.has(id)))
 }
 
 /// A running host may need its last checkpoint, and the one before until the

@@ -363,7 +363,7 @@ fn checkpoints(list: Vec<Checkpoint>) -> String {
             ago(made.created_ms, now_ms),
             size(made.bytes),
             made.damage
-                .map_or_else(String::new, |damage| format!("damaged: {damage}")),
+                .map_or_else(String::new, |damage| format!("not usable: {damage}")),
         ]
     });
     table(&[">id", "name", "made", ">size", ""], rows)

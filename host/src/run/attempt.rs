@@ -222,6 +222,7 @@ impl Attempt<'_> {
                 committed,
                 dead_letters,
                 letters: Some(letters),
+                given_up: start.given_up,
                 tasks: tasks.len(),
                 next: start.next,
                 checkpoints_first: start.checkpoints_first,

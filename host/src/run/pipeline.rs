@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use super::durable::Durable;
 use super::looks::Looks;
 use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory, WantedMemory};
-use crate::checkpoint::coordinator::{CompletedCheckpoint, Spared};
+use crate::checkpoint::coordinator::CompletedCheckpoint;
 use crate::checkpoint::replacement::Replacement;
 use crate::checkpoint::requests::Requests;
+use crate::checkpoint::spared::{Spared, SparedCheckpoint};
 use crate::clock::Clock;
-use crate::element::Purpose;
 use crate::plan::{NodeKind, Plan};
 use crate::progress::{CheckpointProgress, Restarts, StateProgress};
 
@@ -50,6 +50,8 @@ pub struct Pipeline {
 pub(super) struct WantedStart {
     /// The checkpoint to start from, instead of the last one.
     pub from: Option<String>,
+    /// The same, if it is kept for this.
+    pub spared: Option<Arc<SparedCheckpoint>>,
     /// Nodes that start without what the checkpoint has of them.
     pub dropped: Vec<String>,
     /// Of these, keep what fits.
@@ -101,7 +103,7 @@ impl Pipeline {
         self
     }
 
-    /// Keeps this checkpoint, too, until the run has gone back to one.
+    /// Keeps these checkpoints, too.
     pub fn sparing(mut self, spared: &Spared) -> Self {
         self.spared = spared.clone();
         self
@@ -187,9 +189,9 @@ impl Pipeline {
             milliseconds: done.took.as_millis() as u64,
         });
         // A restart continues from this one.
-        *self.wanted_start() = WantedStart::default();
-        if done.purpose == Purpose::Start {
-            self.spared.spare(None);
+        let begun = std::mem::take(&mut *self.wanted_start());
+        if let Some(spared) = begun.spared {
+            spared.let_go();
         }
         if let Some(durable) = &self.durable {
             durable.done(done.id, done.name.as_deref());

@@ -12,9 +12,11 @@ use super::pipeline::{Pipeline, WantedStart};
 use super::revision::Revision;
 use crate::blame::Blame;
 use crate::checkpoint::changes::Changes;
-use crate::checkpoint::manifest::{LettersAfter, Manifest, NodeManifest, ProgressManifest};
+use crate::checkpoint::manifest::{
+    GivenUp, LettersAfter, Manifest, NodeManifest, ProgressManifest,
+};
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
-use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
+use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, is_given_up, not_found};
 use crate::checkpoint::transaction::{Committed, Participants};
 use crate::dead_letter::DeadLetter;
 use crate::element::{CheckpointId, Purpose};
@@ -43,6 +45,8 @@ pub struct Start {
     pub goes_back_to: Option<CheckpointId>,
     /// The restored checkpoint.
     pub checkpoint: Option<CheckpointId>,
+    /// The checkpoints that those of the run do not go on from.
+    pub given_up: Vec<GivenUp>,
     /// What sinks that were dropped have left at the places of these.
     pub left_behind: Vec<Option<SinkSnapshot>>,
     /// When the pipeline started without a checkpoint, if it did not do so now.
@@ -83,6 +87,7 @@ impl Start {
                 .map(|manifest| manifest.id)
                 .filter(|id| id + 1 < next),
             checkpoint: manifest.map(|manifest| manifest.id),
+            given_up: manifest.map_or_else(Vec::new, |manifest| manifest.given_up.clone()),
             left_behind: Vec::new(),
             started_ms: manifest
                 .and_then(|manifest| Some(manifest.dead_letters.as_ref()?.started_ms)),
@@ -239,6 +244,7 @@ pub async fn restore(
         dropped,
         if_needed,
         fresh,
+        spared: _,
     } = pipeline.wanted_start().clone();
     let is_enough = |local: &[CheckpointInfo]| match &from {
         // What is forgotten is so in the store as well.
@@ -278,6 +284,12 @@ pub async fn restore(
             }
             if if_needed {
                 dropped.keep_what_fits(manifest, &revision.description);
+            }
+            if let Some(why) = cut_since(&revision.plan, manifest, &known, |it| dropped.has(it)) {
+                let id = manifest.id;
+                return Err(config_error(format!(
+                    "checkpoint {id} cannot be gone back to: {why}; choose another one"
+                )));
             }
             dropped.leave(manifest, &revision.description)?;
             check_plan(&revision.description, manifest, &dropped)?;
@@ -329,6 +341,13 @@ pub async fn restore(
     };
     let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
     start.lost = lost;
+    if let Some(behind) = start.goes_back_to {
+        let until = next - 1;
+        start.given_up.push(GivenUp { behind, until });
+    }
+    // Nobody goes back to what is not there any more.
+    let is_there = |given_up: &GivenUp| known.iter().any(|known| given_up.has(known.id));
+    start.given_up.retain(is_there);
     // What was dropped, or skipped, is left behind by a checkpoint at once: unless the run may
     // be taken back to what there is before.
     let leaves = !dropped.is_empty() && !pipeline.requests.are_held_back();
@@ -386,6 +405,36 @@ fn described(checkpoints: &[CheckpointInfo]) -> Option<String> {
         [only] => Some(format!("checkpoint {only}")),
         [before @ .., last] => Some(format!("checkpoints {} and {last}", before.join(", "))),
     }
+}
+
+/// Why a run cannot go back to a checkpoint, if one has gone back behind it since and has taken
+/// back what sinks had written.
+pub fn cut_since(
+    plan: &Plan,
+    manifest: &Manifest,
+    known: &[CheckpointInfo],
+    is_dropped: impl Fn(&str) -> bool,
+) -> Option<String> {
+    if !is_given_up(known, manifest.id) {
+        return None;
+    }
+    let takes_back = |node: &&NodeManifest| {
+        let connector = node.description.connector.as_ref();
+        let now = plan.nodes.iter().find(|now| now.name == node.name());
+        let has_place = connector.is_some_and(|connector| connector.place.is_some());
+        has_place
+            && now.is_some_and(|now| match &now.kind {
+                NodeKind::Sink(sink) => sink.connector.takes_rows_back(),
+                _ => false,
+            })
+    };
+    let mut nodes = manifest.nodes.iter();
+    let node = nodes.find(|node| takes_back(node) && !is_dropped(node.name()))?;
+    let name = node.name();
+    Some(format!(
+        "the pipeline has gone back to an earlier one since, where what sink `{name}` had written \
+         by then was taken back"
+    ))
 }
 
 /// Says which sinks get rows twice, if any: those that take none back.

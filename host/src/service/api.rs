@@ -170,7 +170,7 @@ fn described(description: &OpenApi) -> Value {
     json["components"]["schemas"]["WantedReplay"]["oneOf"] =
         json!([{ "required": ["letters"] }, { "required": ["matching"] }]);
     let paths = json["paths"].as_object_mut().into_iter().flatten();
-    for (_, operations) in paths {
+    for (path, operations) in paths {
         for (_, operation) in operations.as_object_mut().into_iter().flatten() {
             // Those without parameters have no list of them.
             let parameters = operation
@@ -192,7 +192,8 @@ fn described(description: &OpenApi) -> Value {
                 ("429", "Too many requests of this address"),
             ] {
                 let answers = &mut operation["responses"];
-                if answers[status].is_null() {
+                let is_open = access::OPEN.contains(&path.as_str());
+                if answers[status].is_null() && (!is_open || status == "403") {
                     answers[status] = json!({
                         "description": why,
                         "content": { "application/problem+json": { "schema": schema } },
@@ -342,14 +343,12 @@ async fn pipelines(State(host): State<Arc<Host>>) -> Json<Vec<PipelineLine>> {
     (status = 200, body = PipelineView),
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
-    (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn pipeline(
     State(host): State<Arc<Host>>,
     Named(pipeline): Named,
 ) -> Result<Json<PipelineView>, Problem> {
     let ledger = block_in_place(|| host.context().store.ledger(&pipeline.name));
-    let ledger = ledger.map_err(|error| Problem::internal(&error))?;
     Ok(Json(PipelineView::of(&pipeline, ledger)))
 }
 
@@ -548,12 +547,15 @@ async fn start(
         let (host, pipeline, drop) = (host.clone(), pipeline.clone(), drop.clone());
         blocking(move || agree(&host, &pipeline, &drop)).await?;
     }
-    if let Some(from) = &from {
-        let (host, pipeline) = (host.clone(), pipeline.clone());
-        let (from, drop) = (from.clone(), drop.clone());
-        blocking(move || checkpoints::can_go_back(&host, &pipeline, &from, &drop)).await?;
-    }
-    pipeline.start(&drop, from.as_deref(), &by);
+    let from = match from {
+        Some(from) => {
+            let (host, pipeline, drop) = (host.clone(), pipeline.clone(), drop.clone());
+            let go_back = move || checkpoints::go_back(&host, &pipeline, &from, &drop);
+            Some(Arc::new(blocking(go_back).await?))
+        }
+        None => None,
+    };
+    pipeline.start(&drop, from, &by);
     Ok(StatusCode::ACCEPTED)
 }
 

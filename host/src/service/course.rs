@@ -25,6 +25,7 @@ use super::shadow::{Comparison, compare};
 use super::store::{Agreed, ChangeOutcome, ChangeRecord, Ledger};
 use crate::checkpoint::replacement::Replacement;
 use crate::checkpoint::requests::Requests;
+use crate::checkpoint::spared::SparedCheckpoint;
 use crate::plan::StateBackend;
 use crate::progress::{NodeProgress, Role};
 use crate::run::{Durable, Job, Pipeline, RunError, Summary};
@@ -82,7 +83,7 @@ struct Next {
     /// what fits by now is not dropped again.
     if_needed: bool,
     /// The checkpoint to go back to, instead of the last one.
-    from: Option<String>,
+    from: Option<Arc<SparedCheckpoint>>,
     /// When the revision before was asked to end.
     asked: Option<Instant>,
     /// Whether it reads dead letters again: it ends when it has.
@@ -504,7 +505,7 @@ impl Course {
             job = job.if_needed();
         }
         if let Some(from) = &trial.next.from {
-            job = job.starting_from(from);
+            job = job.going_back_to(from);
         }
         if trial.next.is_replay {
             job = job.ending_at_bad_rows();
@@ -834,6 +835,9 @@ impl Course {
         }
         // The next start opens it again.
         self.opened = None;
+        if self.goes_on_instead(&trial.next, error) {
+            return false;
+        }
         tracing::error!("failed: {error}; {}", fault.advice());
         self.hosted.lock().failure = Some(Failure {
             message: error.to_string(),
@@ -843,6 +847,24 @@ impl Course {
             at_ms: self.context.clock.now_ms(),
         });
         self.rest(Phase::Failed);
+        true
+    }
+
+    /// Goes on from the newest checkpoint, if a run was ended for another one that cannot be
+    /// gone back to: until the run that tries has made a checkpoint, all is as it was.
+    fn goes_on_instead(&mut self, next: &Next, error: &RunError) -> bool {
+        let was_running = next.asked.is_some();
+        let Some(from) = next.from.as_ref().filter(|it| was_running && it.is_kept()) else {
+            return false;
+        };
+        from.let_go();
+        let why = format!(
+            "it cannot go back to checkpoint {}, and goes on from its newest one: {error}",
+            from.id
+        );
+        tracing::error!("{why}");
+        self.hosted.lock().refusal = Some(why);
+        self.next = Some(Next::again(next.planned.clone()));
         true
     }
 

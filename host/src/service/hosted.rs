@@ -17,7 +17,7 @@ use super::revision::{Planned, States};
 use super::store::{ChangeRecord, Store};
 use crate::blame::Blame;
 use crate::budget::HostMemory;
-use crate::checkpoint::coordinator::Spared;
+use crate::checkpoint::spared::{Spared, SparedCheckpoint};
 use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::plugin::PluginLoader;
@@ -67,7 +67,7 @@ pub struct Hosted {
     shown: Mutex<Shown>,
     /// Of all its runs.
     pub restarts: Arc<Restarts>,
-    /// What it is to go back to.
+    /// The checkpoints that it is to go back to.
     pub spared: Spared,
     /// How busy its nodes were lately.
     load: LoadHistory,
@@ -103,8 +103,8 @@ pub(super) struct Wanted {
     pub started_by: Option<String>,
     /// The nodes whose state may go with the last of them.
     pub dropped: Vec<String>,
-    /// The checkpoint that the last of them goes back to, by name or number.
-    pub from: Option<String>,
+    /// The checkpoint that the last of them goes back to.
+    pub from: Option<Arc<SparedCheckpoint>>,
     /// How often a replay of dead letters was asked for.
     pub replays: u64,
 }
@@ -291,10 +291,7 @@ impl Hosted {
 
     /// Starts it again, also if it has failed or if its content was taken back. The states
     /// of `dropped` may go. It goes back to the checkpoint `from`, if there is one.
-    pub fn start(&self, dropped: &[String], from: Option<&str>, by: &str) {
-        if from.is_none() {
-            self.spared.spare(None);
-        }
+    pub fn start(&self, dropped: &[String], from: Option<Arc<SparedCheckpoint>>, by: &str) {
         self.wanted
             .send_modify(|wanted| wanted.start(dropped, from, by));
     }
@@ -384,12 +381,12 @@ impl Hosted {
 }
 
 impl Wanted {
-    fn start(&mut self, dropped: &[String], from: Option<&str>, by: &str) {
+    fn start(&mut self, dropped: &[String], from: Option<Arc<SparedCheckpoint>>, by: &str) {
         self.paused = false;
         self.starts += 1;
         self.started_by = Some(by.to_owned());
         self.dropped = dropped.to_vec();
-        self.from = from.map(str::to_owned);
+        self.from = from;
     }
 
     /// What is decided about as a whole: the content, and how often a start was asked for.

@@ -213,6 +213,11 @@ impl Store {
         let path = self.of(pipeline).join("ledger.json");
         let ledger: Ledger = match read_json(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let help = "put back a copy of it; or delete it and start the pipeline, which then \
+                            goes on from its last checkpoint without the history of its changes";
+                return Err(io::Error::new(error.kind(), format!("{error}: {help}")));
+            }
             read => read?,
         };
         check_version(ledger.version, VERSION, &path)?;

@@ -19,8 +19,10 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
 
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let bytes = fs::read(path)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| io::Error::other(format!("{} is damaged: {error}", path.display())))
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("{} is damaged: {error}", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
 }
 
 /// Refuses a file of a version that this one does not know.

@@ -112,6 +112,7 @@ fn fixture() -> Manifest {
         ],
         dead_letter_bytes: Some(0),
         dead_letters: None,
+        given_up: Vec::new(),
         left_bytes: 0,
         files: vec![FileManifest {
             name: "000012.sst".into(),
@@ -225,6 +226,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             Option<(i64, Option<String>, Vec<(String, u64, Option<String>)>)>,
             u64,
         )>(),
+        any::<Vec<(u64, u64)>>(),
     );
     let nodes = prop::collection::vec(nodes(), 0..4);
     let files = prop::collection::vec(("[a-z0-9][a-z0-9.-]{0,9}", any::<(u64, String)>()), 0..4);
@@ -255,6 +257,11 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                     })
                     .collect(),
             }),
+            given_up: rest
+                .2
+                .into_iter()
+                .map(|(behind, until)| GivenUp { behind, until })
+                .collect(),
             left_bytes: rest.1.2,
             files: files.into_iter().map(file).collect(),
         }

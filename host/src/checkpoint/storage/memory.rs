@@ -175,6 +175,7 @@ fn info(manifest: &Manifest, rows: &MemoryRows) -> CheckpointInfo {
         is_transactional: !manifest.participants.is_empty(),
         bytes: bytes.sum::<usize>() as u64,
         damage: None,
+        given_up: manifest.given_up.clone(),
     }
 }
 

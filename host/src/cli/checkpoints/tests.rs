@@ -70,6 +70,7 @@ fn checkpoints_are_listed() {
         is_transactional: false,
         bytes,
         damage: None,
+        given_up: Vec::new(),
     };
     assert_eq!(
         to_text(&[], "/shop.state/checkpoints", 0),

@@ -95,7 +95,9 @@ impl Access {
     /// Who sends a request that is answered.
     fn caller(&self, peer: IpAddr, request: &Request) -> Result<Caller, Problem> {
         let rules = self.rules();
-        if rules.rate.check_key(&peer).is_err() {
+        let is_open = OPEN.contains(&request.uri().path());
+        // Who looks whether the host is well may share an address with who asks for much.
+        if !is_open && rules.rate.check_key(&peer).is_err() {
             return Err(Problem::too_many(
                 "this address sends too many requests: `--rate` of the service sets the limit",
             ));
@@ -108,7 +110,7 @@ impl Access {
         let Some(tokens) = &rules.tokens else {
             return Ok(anybody());
         };
-        if OPEN.contains(&request.uri().path()) {
+        if is_open {
             return Ok(anybody());
         }
         let Some(token) = token(headers) else {

@@ -1,5 +1,6 @@
 //! Shows what a change has changed in a pipeline's file.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Of {
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json",
         description = "There is no such pipeline or change, or the file of then is not kept any more"),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "The history of its changes is damaged"),
     (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn diff(
@@ -40,7 +43,11 @@ pub async fn diff(
 ) -> Result<Response, Problem> {
     let diff = move || {
         let store = &host.context().store;
-        let ledger = store.ledger(&pipeline.name)?;
+        let ledger = store.ledger(&pipeline.name);
+        let ledger = ledger.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => Problem::conflict(&error.to_string()),
+            _ => Problem::internal(&error),
+        })?;
         let mut changes = ledger.changes.iter().rev();
         let change = changes.find(|change| change.digest == digest);
         let change = change.ok_or_else(|| {

@@ -10,16 +10,22 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::{Named, blocking};
+use crate::checkpoint::spared::SparedCheckpoint;
 use crate::checkpoint::storage::folder::Archive;
-use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, may_be_needed, not_found};
+use crate::checkpoint::storage::{
+    CheckpointInfo, StorageError, find, is_given_up, may_be_needed, not_found,
+};
 use crate::plan::{Plan, StateBackend};
+use crate::run::cut_since;
 use crate::service::change::ChangePlan;
 use crate::service::host::Host;
 use crate::service::hosted::{Hosted, Phase};
 use crate::service::revision::Planned;
 use crate::suggest;
 
-/// The checkpoints that a pipeline can go back to, savepoints included, oldest first
+/// The checkpoints of a pipeline, savepoints included, oldest first
+///
+/// Those that have a `damage` cannot be gone back to.
 #[utoipa::path(get, path = "/api/v1/pipelines/{name}/checkpoints", params(("name" = String, Path)), responses(
     (status = 200, body = [CheckpointInfo]),
     (status = 400, body = Problem, content_type = "application/problem+json"),
@@ -35,7 +41,18 @@ pub async fn checkpoints(
     let list = move || {
         let plan = plan(&host, &pipeline)?;
         let archive = archive(&plan)?;
-        archive.list().map_err(|error| Problem::internal(&error))
+        let mut list = archive.list().map_err(|error| Problem::internal(&error))?;
+        let cut = |info: &CheckpointInfo| {
+            let is_suspect = info.damage.is_none() && is_given_up(&list, info.id);
+            // It may be deleted meanwhile.
+            let manifest = is_suspect.then(|| archive.manifest(info.id).ok())??;
+            cut_since(&plan, &manifest, &list, |_| false)
+        };
+        let cut: Vec<Option<String>> = list.iter().map(cut).collect();
+        for (info, cut) in list.iter_mut().zip(cut) {
+            info.damage = info.damage.take().or(cut);
+        }
+        Ok(list)
     };
     Ok(Json(blocking(list).await?))
 }
@@ -65,6 +82,7 @@ pub async fn delete_savepoint(
     let delete = move || {
         let plan = plan(&host, &pipeline)?;
         let archive = archive(&plan)?;
+        let spared = pipeline.spared.lock();
         let list = archive.list().map_err(|error| Problem::internal(&error))?;
         let kept = find(&list, &savepoint).filter(|info| info.name.is_some());
         let kept = kept.ok_or_else(|| {
@@ -74,8 +92,14 @@ pub async fn delete_savepoint(
         })?;
         if may_be_needed(&list, kept.id) {
             return Err(Problem::conflict(&format!(
-                "checkpoint {} is one of the last, which the pipeline may need: wait for its next \
-                 ones",
+                "checkpoint {} is one of the last two, from which the pipeline goes on when it is \
+                 started: it can be deleted when there are two later ones",
+                kept.id
+            )));
+        }
+        if spared.contains(&kept.id) {
+            return Err(Problem::conflict(&format!(
+                "the pipeline is going back to checkpoint {}: wait until it has",
                 kept.id
             )));
         }
@@ -90,13 +114,13 @@ pub async fn delete_savepoint(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Decides whether a pipeline can go back to a checkpoint, if the states of `dropped` may go.
-pub fn can_go_back(
+/// Keeps a checkpoint for a pipeline that can go back to it, if the states of `dropped` may go.
+pub fn go_back(
     host: &Host,
     pipeline: &Hosted,
     from: &str,
     dropped: &[String],
-) -> Result<(), Problem> {
+) -> Result<SparedCheckpoint, Problem> {
     let phase = pipeline.shown().phase;
     if matches!(phase, Phase::Planning | Phase::Starting | Phase::Probation) {
         return Err(Problem::conflict(&format!(
@@ -111,28 +135,36 @@ pub fn can_go_back(
     }
     let planned = planned(host, pipeline)?;
     let archive = archive(&planned.plan)?;
-    let list = archive.list().map_err(|error| Problem::internal(&error))?;
-    let wanted = find(&list, from).ok_or_else(|| Problem::not_found(&not_found(&list, from)))?;
-    if let Some(damage) = &wanted.damage {
-        return Err(Problem::conflict(&format!(
-            "checkpoint {} is damaged: {damage}",
-            wanted.id
-        )));
-    }
-    // The last checkpoint of what runs would delete the oldest one.
-    pipeline.spared.spare(Some(wanted.id));
-    let manifest = archive.manifest(wanted.id).map_err(|error| match error {
+    let mut list = Vec::new();
+    // What runs deletes its oldest checkpoints, until it has ended.
+    let spared = pipeline.spared.spare(|| {
+        list = archive.list().map_err(|error| Problem::internal(&error))?;
+        let wanted = find(&list, from);
+        let wanted = wanted.ok_or_else(|| Problem::not_found(&not_found(&list, from)))?;
+        match &wanted.damage {
+            None => Ok(wanted.id),
+            Some(damage) => Err(Problem::conflict(&format!(
+                "checkpoint {} is damaged: {damage}",
+                wanted.id
+            ))),
+        }
+    })?;
+    let id = spared.id;
+    let manifest = archive.manifest(id).map_err(|error| match error {
         StorageError::Missing { .. } => Problem::not_found(&not_found(&list, from)),
         error => Problem::internal(&error),
     })?;
+    let is_dropped = |name: &str| dropped.iter().any(|dropped| dropped == name);
+    if let Some(why) = cut_since(&planned.plan, &manifest, &list, is_dropped) {
+        return Err(Problem::conflict(&format!(
+            "checkpoint {id} cannot be gone back to: {why}; choose another one"
+        )));
+    }
     let then = manifest.nodes.into_iter().map(|node| node.description);
     let then: Vec<_> = then.collect();
     match ChangePlan::between(&then, &planned.description, dropped).loses() {
-        Some(why) => Err(Problem::refused(&format!(
-            "checkpoint {}: {why}",
-            wanted.id
-        ))),
-        None => Ok(()),
+        Some(why) => Err(Problem::refused(&format!("checkpoint {id}: {why}"))),
+        None => Ok(spared),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is shown of a pipeline.
 
+use std::io;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -173,8 +175,13 @@ impl PipelineLine {
 }
 
 impl PipelineView {
-    pub fn of(pipeline: &Hosted, ledger: Ledger) -> PipelineView {
+    /// With what is remembered of it, if that can be read.
+    pub fn of(pipeline: &Hosted, ledger: io::Result<Ledger>) -> PipelineView {
         let shown = pipeline.shown();
+        let (changes, unreadable) = match ledger {
+            Ok(ledger) => (ledger.changes, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
         let revision = shown.running.map(|running| {
             let loads = pipeline.loads(&running.planned.plan);
             RevisionView {
@@ -205,9 +212,9 @@ impl PipelineView {
             restarts: pipeline.restarts.count(),
             restarting,
             failure: shown.failure,
-            refusal: shown.refusal,
+            refusal: shown.refusal.or(unreadable),
             revision,
-            changes: ledger.changes,
+            changes,
         }
     }
 }

@@ -45,10 +45,10 @@ export function Checkpoints({ path, pipeline }) {
     ["Made", (made) => dated(made.created_ms), "when"],
     ["Size", (made) => bytes(made.bytes), "number"],
     ["Took", (made) => duration(reports.get(made.id)?.milliseconds), "number"],
-    ["", (made) => made.damage
-      ? html`<span class="bad">damaged: ${made.damage}</span>`
+    ["", (made) => html`${made.damage
+      ? html`<span class="bad">not usable: ${made.damage}</span>`
       : html`<${Confirm} label="Restart from this" disabled=${waits || pipeline.phase === "probation"} act=${() => restart(made)} sure=${`Go back to checkpoint ${made.id}`}
-          question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, and later checkpoints without a name are deleted. Rows since then are read again; topics get them again.${["refused", "taken_back"].includes(pipeline.changes.at(-1)?.outcome) ? " The file that was refused or taken back is tried again." : ""}`} />
+          question=${`The pipeline goes back to what it was at ${dated(made.created_ms)}. Its files are cut to what they were then, so that it cannot go back to later checkpoints any more. Rows since then are read again; topics get them again.${["refused", "taken_back"].includes(pipeline.changes.at(-1)?.outcome) ? " The file that was refused or taken back is tried again." : ""}`} />`}
         ${made.name && html` <${Confirm} label="Delete" disabled=${waits} act=${() => remove(made)} sure=${`Delete ${made.name}`}
           question="Nobody can go back to it then." />`}`, "wide"],
   ];

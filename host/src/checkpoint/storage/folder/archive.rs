@@ -101,6 +101,7 @@ impl Archive {
                     is_transactional: false,
                     bytes: 0,
                     damage: Some(damage(error)),
+                    given_up: Vec::new(),
                 }),
             }
         }
@@ -432,6 +433,7 @@ fn info(manifest: &Manifest, damage_found: Option<StorageError>) -> CheckpointIn
         is_transactional: !manifest.participants.is_empty(),
         bytes: manifest.files.iter().map(|file| file.bytes).sum(),
         damage: damage_found.map(damage),
+        given_up: manifest.given_up.clone(),
     }
 }
 
