@@ -402,6 +402,9 @@ fn a_checkpoint_whose_rows_were_taken_back_is_not_gone_back_to() {
     service.until_read(1_500);
     save(&service, "late");
     let before = service.shop();
+    let unknown = json!({ "from": "early", "drop": ["nosuch"] }).to_string();
+    let (status, answer) = service.ask("POST", "/api/v1/pipelines/shop/start", &unknown);
+    assert_eq!(status, 422, "{answer}");
     assert_eq!(go_back(&service, "early").0, 202);
     // The next checkpoint knows of it.
     let again = until_started_after(&service, &before);

@@ -16,7 +16,7 @@ use crate::checkpoint::storage::{
     CheckpointInfo, StorageError, find, is_given_up, may_be_needed, not_found,
 };
 use crate::plan::{Plan, StateBackend};
-use crate::run::cut_since;
+use crate::run::{Dropped, cut_since};
 use crate::service::change::ChangePlan;
 use crate::service::host::Host;
 use crate::service::hosted::{Hosted, Phase};
@@ -154,6 +154,8 @@ pub fn go_back(
         StorageError::Missing { .. } => Problem::not_found(&not_found(&list, from)),
         error => Problem::internal(&error),
     })?;
+    let checked = Dropped::parse(dropped).check(&manifest);
+    checked.map_err(|error| Problem::refused(&error.to_string()))?;
     let is_dropped = |name: &str| dropped.iter().any(|dropped| dropped == name);
     if let Some(why) = cut_since(&planned.plan, &manifest, &list, is_dropped) {
         return Err(Problem::conflict(&format!(
