@@ -363,7 +363,7 @@ mod tests {
     fn a_few_rows_do_not_tell_how_an_operator_does() {
         let of = |rows, rejected| baselines(&[node(rows, 0, rejected)]);
         assert_eq!(newer(&of(10_000, 100), of(3, 0)), of(10_000, 100));
-        assert_eq!(newer(&of(10_000, 100), of(100, 0)), of(100, 0));
+        assert_eq!(newer(&of(10_000, 100), of(100, 0))[0].rejected, 0);
         assert_eq!(newer(&of(2, 1), of(3, 0)), of(3, 0));
         assert_eq!(newer(&[], of(3, 0)), of(3, 0));
         assert_eq!(newer(&of(10_000, 0), of(500, 90))[0].rejected, 90);
