@@ -725,15 +725,17 @@ impl Course {
                         }
                         continue;
                     };
-                    match probation.judge(began.elapsed()) {
+                    // One time for all: what is open by one must not have held by a later one.
+                    let after = began.elapsed();
+                    match probation.judge(after) {
+                        Verdict::Open => {}
                         Verdict::Failed(why) if trial.on_probation => {
                             // Its threads end first: they have the state open.
                             give_up(running, &requests);
                             return Ok(self.take_back(trial, &why));
                         }
-                        Verdict::Failed(_) | Verdict::Open
-                            if began.elapsed() < self.context.probation.get() => {}
-                        _ => {
+                        Verdict::Failed(_) if !probation.is_over(after) => {}
+                        Verdict::Failed(_) | Verdict::Held => {
                             self.hold(trial, &nodes);
                             requests.hold_back(false);
                             self.show(Phase::Running);
@@ -875,10 +877,9 @@ impl Course {
         nodes: &[Arc<NodeProgress>],
         summary: &Summary,
     ) -> bool {
-        if let (true, Verdict::Failed(why)) = (
-            trial.can_be_taken_back(),
-            probation.judge(self.context.probation.get()),
-        ) {
+        if let (true, Verdict::Failed(why)) =
+            (trial.can_be_taken_back(), probation.judge(Duration::MAX))
+        {
             return self.take_back(trial, &why);
         }
         if trial.is_open {

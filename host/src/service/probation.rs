@@ -112,9 +112,14 @@ impl Probation {
         Probation { lasts, before, now }
     }
 
+    /// Whether it is over after so long.
+    pub fn is_over(&self, after: Duration) -> bool {
+        after >= self.lasts
+    }
+
     /// Judges it after it has run for so long.
     pub fn judge(&self, after: Duration) -> Verdict {
-        let is_over = after >= self.lasts;
+        let is_over = self.is_over(after);
         for now in baselines(&self.now) {
             let before = self.before.iter().find(|before| before.node == now.node);
             let why = failed(before, &now)
@@ -357,6 +362,18 @@ mod tests {
             judge(Some(node(0, 0, 0)), node(500, 0, 400), 10),
             Verdict::Held
         );
+    }
+
+    #[test]
+    fn nothing_has_held_before_the_time_is_over() {
+        let probation = Probation::new(Duration::from_secs(10), Vec::new(), Vec::new());
+        for (after, verdict) in [
+            (Duration::from_nanos(9_999_999_999), Verdict::Open),
+            (Duration::from_secs(10), Verdict::Held),
+        ] {
+            assert_eq!(probation.is_over(after), verdict == Verdict::Held);
+            assert_eq!(probation.judge(after), verdict);
+        }
     }
 
     #[test]
