@@ -151,12 +151,16 @@ impl Spell {
         }
     }
 
+    /// For how long it is done now.
+    fn lasts(&self, now: u64) -> u64 {
+        match self.since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => now.saturating_sub(since),
+        }
+    }
+
     fn total(&self, now: u64) -> u64 {
-        let since = match self.since.load(Ordering::Relaxed) {
-            0 => now,
-            since => since,
-        };
-        self.done.load(Ordering::Relaxed) + now.saturating_sub(since)
+        self.done.load(Ordering::Relaxed) + self.lasts(now)
     }
 }
 
@@ -468,6 +472,13 @@ impl NodeProgress {
             .map(of_task)
             .sum::<f64>()
             / 1e6
+    }
+
+    /// For how long one of its tasks has worked on the same rows.
+    pub fn works_for(&self) -> Duration {
+        let now = self.elapsed_ns();
+        let lasts = self.work.iter().map(|task| task.lasts(now)).max();
+        Duration::from_nanos(lasts.unwrap_or(0))
     }
 
     /// The task of this number waits for those behind it from now on, or not any more.

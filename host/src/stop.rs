@@ -11,6 +11,7 @@ use tokio::sync::watch;
 pub struct Stop {
     asked: Arc<AtomicBool>,
     given_up: Arc<AtomicBool>,
+    hurried: Arc<AtomicBool>,
     wake: Arc<watch::Sender<()>>,
 }
 
@@ -19,6 +20,7 @@ impl Default for Stop {
         Stop {
             asked: Arc::default(),
             given_up: Arc::default(),
+            hurried: Arc::default(),
             wake: Arc::new(watch::Sender::new(())),
         }
     }
@@ -41,6 +43,16 @@ impl Stop {
 
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::SeqCst)
+    }
+
+    /// Has plugins' calls end soon, or not any more: something waits for a barrier, which passes
+    /// no call that does not end.
+    pub fn hurry(&self, hurries: bool) {
+        self.hurried.store(hurries, Ordering::SeqCst);
+    }
+
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
     }
 
     /// Withdraws the request after the run has ended.

@@ -597,6 +597,53 @@ fn a_pause_does_not_keep_a_replay_from_its_end() {
     expected.check(service.folder.path());
 }
 
+/// A change that is on probation, and gets no row, does not keep a replay from its end, though
+/// the service is ended between.
+#[test]
+fn a_replay_waits_for_no_row_after_the_service_has_ended() {
+    let text = |parameters: &str| {
+        format!(
+            r#"name = "shop"
+            dead_letters = "../dead.jsonl"
+            plugins.hostile.path = "../plugins/hostile.wasm"
+            [checkpoints]
+            interval = "100ms"
+            [sources.lines]
+            type = "file"
+            path = "../lines.jsonl"
+            follow = true
+            format = "json"
+            fields = {{ id = "utf8", n = "int64" }}
+            [operators.guarded]
+            plugin = "hostile.misbehave"
+            parameters = {{ {parameters} }}
+            input = "lines"
+            [sinks.out]
+            type = "file"
+            path = "../guarded.out"
+            format = "json"
+            input = "guarded"
+            "#
+        )
+    };
+    for signal in [libc::SIGKILL, libc::SIGTERM] {
+        let mut service = start(&text("mode = \"reject\", at = \"a\""));
+        until_held(&service, 1);
+        service.until("letters", |_| letters(&service, "node=guarded").len() == 1);
+        service.write("shop", &text(GOOD));
+        service.until_phase("probation");
+        let all = json!({ "matching": { "node": "guarded" } });
+        assert_eq!(replay(&service, &all).0, 202);
+        service.end(signal);
+        service.begin();
+        assert_eq!(replayed(&service)["outcome"], "done");
+        until_held(&service, 2);
+        service.end(libc::SIGTERM);
+        let rows = fs::read_to_string(service.path("guarded.out.part")).expect("it has begun");
+        assert_eq!(rows.lines().count(), 1, "{rows}");
+    }
+}
+
 /// Letters that came after the last checkpoint come again after a kill, when a replay of them
 /// may have been asked for.
 #[test]

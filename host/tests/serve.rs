@@ -579,6 +579,42 @@ fn a_call_that_does_not_end_does_not_hold_up_who_takes_its_plugin_back() {
 }
 
 #[test]
+fn a_call_that_does_not_end_does_not_hold_up_the_change_that_mends_it() {
+    let long = |mode| shop(mode).replace("time = \"200ms\"", "time = \"10m\"");
+    let more = "[sinks.more]\ntype = \"blackhole\"\ninput = \"guarded\"\n";
+    // In place, and by a run of its own.
+    for more in ["", more] {
+        let service = Service::start(&[("shop", &long("mode = \"loop\", at = \"user-000043\""))]);
+        // There is nothing to go back to.
+        until_held(&service, 1);
+        service.until("looping", |_| looped(&service));
+        let began = Instant::now();
+        service.write("shop", &(long(GOOD) + more));
+        let shop = service.until("waiting", |shop| shop["changes"][1]["outcome"] == "waiting");
+        let why = shop["changes"][1]["why"].as_str().expect("a reason");
+        assert!(why.contains("operator `guarded` has worked"), "{why}");
+        service.until("mended", |shop| {
+            shop["changes"][1]["outcome"] == "held" && shop["phase"] == "running"
+        });
+        assert!(began.elapsed() < Duration::from_secs(30), "{began:?}");
+        let shop = service.until_phase("ended");
+        let change = &shop["changes"][1];
+        assert!(change["why"].is_null(), "{change:#}");
+        assert_eq!(service.outcomes(), ["held", "held"]);
+        assert_eq!(outputs(service.folder.path()), expected());
+        assert!(!service.path("dead.jsonl").exists());
+    }
+}
+
+/// Whether rows of the first content have stopped coming out.
+fn looped(service: &Service) -> bool {
+    let out = || service.shop()["revision"]["nodes"][2]["rows_out"].clone();
+    let before = out();
+    std::thread::sleep(Duration::from_millis(500));
+    out() == before
+}
+
+#[test]
 fn a_killed_service_goes_on_and_a_paused_pipeline_stays_paused() {
     let mut service = Service::start(&[("shop", &shop(GOOD))]);
     for _ in 0..3 {

@@ -118,8 +118,9 @@ impl Requests {
     }
 
     /// Whether the run ends when it fails, and does not wait for a restart: something else is
-    /// to run, from the last checkpoint.
+    /// to run, from the last checkpoint. It fails by a plugin's call that does not end soon.
     pub fn give_way(&self, gives_way: bool) {
+        self.stop.hurry(gives_way);
         self.gives_way.send_replace(gives_way);
     }
 

@@ -92,6 +92,7 @@ fn to_text(changes: &[ChangeRecord]) -> String {
 fn outcome(outcome: ChangeOutcome) -> &'static str {
     match outcome {
         ChangeOutcome::Refused => "refused",
+        ChangeOutcome::Waiting => "waiting",
         ChangeOutcome::Probation => "on probation",
         ChangeOutcome::Held => "held",
         ChangeOutcome::TakenBack => "taken back",

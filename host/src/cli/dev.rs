@@ -418,6 +418,10 @@ impl Author {
                 tell(shown::refused(change, &self.pipeline.name, &self.url));
                 self.on_its_way = None;
             }
+            ChangeOutcome::Waiting => {
+                let why = change.why.as_deref().unwrap_or_default();
+                tell(format_args!("waits: {why}"));
+            }
             ChangeOutcome::Probation => self.hear_probation(change),
             ChangeOutcome::Held => {
                 block_in_place(|| self.host.drop_plugins());

@@ -44,8 +44,8 @@ pub type ProcessGuard = Guard<dyn Process>;
 /// row: what a plugin may use is limited, and it has its input several times.
 pub const CALL_BYTES_MAX: usize = 4 << 20;
 
-/// How long a plugin may fail on rows after the run was asked to stop. The rows that are
-/// on their way are few, unless each of them fails slowly.
+/// How long a plugin may fail on rows after the run was asked to stop, or to give way. The rows
+/// that are on their way are few, unless each of them fails slowly.
 const STOP_FAILING_MAX: Duration = Duration::from_secs(3);
 
 /// An instance of one kind of operator, with the node's `on_error`. Counts and dead
@@ -59,7 +59,7 @@ pub struct Guard<L: Callee + ?Sized> {
     on_error: OnError,
     as_kind: fn(Instance) -> Result<Box<L>, Failure>,
     stop: Stop,
-    /// When a call failed for the first time after the run was asked to stop.
+    /// When a call failed for the first time after the run was asked to stop, or to give way.
     failing_since: Option<Instant>,
     /// Whether it was told that the state of a key has outgrown the plugin's memory.
     is_outgrown_told: bool,
@@ -181,19 +181,23 @@ impl<L: Callee + ?Sized> Guard<L> {
         }
     }
 
-    /// Gives up a run that was asked to stop, and that its plugin holds up: by a call that
-    /// does not end, or by failing on row after row, each of which takes calls of its own.
-    /// Its rows have no result, so that no checkpoint may follow.
+    /// Gives up a run that was asked to stop, or to give way to a change, and that its plugin
+    /// holds up: by a call that does not end, or by failing on row after row, each of which
+    /// takes calls of its own. Its rows have no result, so that no checkpoint may follow.
     fn check_stop(&mut self, failure: &Failure) -> Result<(), OperatorError> {
         if self.stop.is_given_up() {
             return Err(self.fatal("the run is given up".to_owned(), Fault::SLOW_PLUGIN));
         }
-        if !self.stop.asked() {
+        let is_asked = self.stop.asked();
+        // Nothing else ends a call like that: no row is to blame.
+        let is_ended = failure.kind == FailureKind::Stopped;
+        if !is_asked && !is_ended && !self.stop.is_hurried() {
+            self.failing_since = None;
             return Ok(());
         }
         let failing_since = *self.failing_since.get_or_insert_with(Instant::now);
         let (what, fault) = match failure.kind {
-            FailureKind::Stopped | FailureKind::Deadline => {
+            FailureKind::Stopped | FailureKind::Deadline if is_asked || is_ended => {
                 ("did not answer soon".to_owned(), Fault::SLOW_PLUGIN)
             }
             _ if failing_since.elapsed() > STOP_FAILING_MAX => (
@@ -202,8 +206,12 @@ impl<L: Callee + ?Sized> Guard<L> {
             ),
             _ => return Ok(()),
         };
+        let asked = match is_asked {
+            true => "was asked to stop",
+            false => "has to give way to a change",
+        };
         let message = format!(
-            "the run was asked to stop, and its plugin {what}: the next run goes on from the last \
+            "the run {asked}, and its plugin {what}: the next run goes on from the last \
              checkpoint, or from the beginning if the pipeline makes none"
         );
         Err(self.fatal(message, fault))

@@ -30,6 +30,10 @@ pub fn engine() -> wasmtime::Result<Engine> {
 /// How long a call may go on after the run was asked to stop.
 const STOP_MS_MAX: u64 = 1_000;
 
+/// How long it may go on while something waits for a barrier to run instead. A call that is
+/// only slow is over by then, and spares that a restart.
+const HURRY_MS_MAX: u64 = 3_000;
+
 /// How many ticks a call may last that may take `ms`. The tick during which it
 /// starts does not count.
 fn ticks(ms: u64) -> u64 {
@@ -41,12 +45,13 @@ fn ticks(ms: u64) -> u64 {
 pub struct Deadline {
     stop: Stop,
     ticks_left: u64,
-    is_stopping: bool,
+    /// While the run is to end, or to give way.
+    patience_left: Option<u64>,
 }
 
-/// The run was asked to stop, and the call did not end soon.
+/// The run was asked to stop, or to give way, and the call did not end soon.
 #[derive(Debug, thiserror::Error)]
-#[error("did not end within {STOP_MS_MAX} ms after the run was asked to stop")]
+#[error("did not end soon after the run was asked to stop, or to give way to a change")]
 pub struct Stopped;
 
 impl Deadline {
@@ -57,7 +62,7 @@ impl Deadline {
     /// Begins a call that may take `ms`.
     pub fn begin(&mut self, ms: u64) {
         self.ticks_left = ticks(ms);
-        self.is_stopping = false;
+        self.patience_left = None;
     }
 
     /// What becomes of the call after another tick.
@@ -65,15 +70,18 @@ impl Deadline {
         if self.stop.is_given_up() {
             return Err(Stopped.into());
         }
-        if !self.is_stopping && self.stop.asked() {
-            let stop_ticks = ticks(STOP_MS_MAX);
-            self.is_stopping = stop_ticks < self.ticks_left;
-            self.ticks_left = self.ticks_left.min(stop_ticks);
-        }
+        let patience_ms = match (self.stop.asked(), self.stop.is_hurried()) {
+            (true, _) => Some(STOP_MS_MAX),
+            (false, true) => Some(HURRY_MS_MAX),
+            (false, false) => None,
+        };
+        let patience = patience_ms.map(ticks);
+        let left = patience.map(|ticks| self.patience_left.map_or(ticks, |left| left.min(ticks)));
+        self.patience_left = left.map(|left| left.saturating_sub(1));
         self.ticks_left = self.ticks_left.saturating_sub(1);
-        match (self.ticks_left, self.is_stopping) {
-            (0, true) => Err(Stopped.into()),
-            (0, false) => Ok(UpdateDeadline::Interrupt),
+        match (self.ticks_left, self.patience_left) {
+            (0, _) => Ok(UpdateDeadline::Interrupt),
+            (_, Some(0)) => Err(Stopped.into()),
             _ => Ok(UpdateDeadline::Continue(1)),
         }
     }
@@ -182,6 +190,38 @@ mod tests {
             );
             std::thread::sleep(TICK);
         }
+    }
+
+    /// How many ticks a call of 10 s lasts, and whether its limit ends it.
+    fn lasts(stop: &Stop, mut meanwhile: impl FnMut(u64)) -> (u64, bool) {
+        let mut deadline = Deadline::default();
+        deadline.obey(stop);
+        deadline.begin(10_000);
+        for tick in 1.. {
+            meanwhile(tick);
+            match deadline.tick() {
+                Ok(UpdateDeadline::Continue(_)) => {}
+                ended => return (tick, ended.is_ok()),
+            }
+        }
+        unreachable!("it has a limit");
+    }
+
+    #[test]
+    fn a_call_ends_sooner_while_the_run_is_to_stop_or_to_give_way() {
+        let stop = Stop::default();
+        assert_eq!(lasts(&stop, |_| {}), (ticks(10_000), true));
+        stop.hurry(true);
+        assert_eq!(lasts(&stop, |_| {}), (ticks(HURRY_MS_MAX), false));
+        let withdrawn = |tick| stop.hurry(tick < 200);
+        assert_eq!(lasts(&stop, withdrawn), (ticks(10_000), true));
+        stop.hurry(true);
+        let asked = |tick| {
+            if tick == 100 {
+                stop.ask();
+            }
+        };
+        assert_eq!(lasts(&stop, asked), (99 + ticks(STOP_MS_MAX), false));
     }
 
     #[test]

@@ -5,12 +5,14 @@
 mod replaying;
 
 use std::collections::HashMap;
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet, block_in_place, spawn_blocking};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{self, MissedTickBehavior, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -33,6 +35,9 @@ use crate::traces;
 
 /// How often a new revision is looked at until it has held.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A change that waits for longer is shown as waiting.
+const WAIT_SHOWN: Duration = Duration::from_secs(1);
 
 /// How often it is looked at how busy nodes are.
 const LOOK_AT_LOAD_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +66,7 @@ pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
 }
 
 async fn watch_load(hosted: Arc<Hosted>) {
-    let mut looks = tokio::time::interval(LOOK_AT_LOAD_EVERY);
+    let mut looks = time::interval(LOOK_AT_LOAD_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
@@ -121,6 +126,8 @@ impl Next {
 struct Handover {
     next: Next,
     replacement: Arc<Replacement>,
+    /// When it is told that it waits for the barrier, until it is.
+    told_at: Option<time::Instant>,
 }
 
 /// Why a content is not run.
@@ -148,7 +155,8 @@ struct Course {
     opened: Option<Opened>,
     /// What one that was taken back has opened: the one before goes on with it.
     left_open: Option<Opened>,
-    /// At which number of requests it has looked for a replay.
+    /// At which number of requests it has looked for a replay. Absent where one may be open
+    /// from before.
     looked_for_replays: Option<u64>,
     /// A replay that was planned, and runs next.
     replayed: Option<Arc<Planned>>,
@@ -163,6 +171,9 @@ struct Opened {
 
 impl Course {
     async fn follow(mut self) {
+        if self.open_replay().is_none() {
+            self.looked_for_replays = Some(0);
+        }
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             self.remember(|ledger| ledger.paused = wanted.paused);
@@ -532,12 +543,13 @@ impl Course {
         let mut nodes = job.progress();
         let pipeline = job.pipeline().seen();
         let mut probation = Probation::new(self.context.probation.get(), before, nodes.clone());
-        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut looks = time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut planning: Option<JoinHandle<Option<Result<Next, Refusal>>>> = None;
         let mut considered = None;
         let mut handover: Option<Handover> = None;
         let mut replay: Option<JoinHandle<Option<Result<Planned, String>>>> = None;
+        let mut attempt = requests.attempt();
         let mut running = Box::pin(job.run());
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
@@ -577,7 +589,7 @@ impl Course {
             tokio::select! {
                 biased;
                 took = async { handover.as_ref().expect("there is one").replacement.passed().await }, if handover.is_some() => {
-                    let Some(Handover { next, replacement }) = handover.take() else {
+                    let Some(Handover { next, replacement, .. }) = handover.take() else {
                         continue;
                     };
                     let before = self.remember_baselines(&nodes);
@@ -608,6 +620,12 @@ impl Course {
                     self.accept(next);
                     return Ok(false);
                 }
+                () = until(handover.as_ref().and_then(|it| it.told_at)) => {
+                    if let Some(handover) = &mut handover {
+                        handover.told_at = None;
+                        self.tell_waiting(&handover.next, &nodes);
+                    }
+                }
                 _ = self.wanted.changed() => {}
                 planned = async { planning.as_mut().expect("there is one").await }, if planning.is_some() => {
                     planning = None;
@@ -633,7 +651,11 @@ impl Course {
                             }
                             match (trial.is_open, trial.on_probation) {
                                 (true, false) => self.hold(trial, &nodes),
-                                (true, true) => self.record(trial, ChangeOutcome::Replaced, None),
+                                (true, true) => {
+                                    self.record(trial, ChangeOutcome::Replaced, None);
+                                    // Nobody goes back from it any more.
+                                    trial.on_probation = false;
+                                }
                                 (false, _) => {}
                             }
                             if next.is_in_place() {
@@ -643,14 +665,20 @@ impl Course {
                                 // Before the barrier, behind which nothing may be committed.
                                 requests.hold_back(true);
                                 pipeline.replace(replacement.clone());
-                                handover = Some(Handover { next, replacement });
+                                let told_at = time::Instant::now() + WAIT_SHOWN;
+                                handover = Some(Handover {
+                                    next,
+                                    replacement,
+                                    told_at: Some(told_at),
+                                });
                                 continue;
                             }
                             match has_checkpoints {
                                 true => requests.swap(),
                                 false => requests.stop().ask(),
                             }
-                            let ended = self.end(running, &requests).await;
+                            let ending = self.end(running, &requests);
+                            let ended = self.wait_for(ending, &next, &nodes).await;
                             let stopped = self.stopped(trial, &nodes, ended);
                             self.accept(next);
                             return stopped;
@@ -688,6 +716,10 @@ impl Course {
                         }
                         continue;
                     }
+                    // An attempt that fails meanwhile tells nothing of what has changed.
+                    if std::mem::replace(&mut attempt, requests.attempt()) != requests.attempt() {
+                        trial.since = Instant::now();
+                    }
                     trial.look(&nodes);
                     let Some(began) = trial.began else {
                         // Who asks for a replay does not wait until other rows come; nor do
@@ -700,15 +732,17 @@ impl Course {
                         }
                         continue;
                     };
-                    match probation.judge(began.elapsed()) {
+                    // One time for all: what is open by one must not have held by a later one.
+                    let after = began.elapsed();
+                    match probation.judge(after) {
+                        Verdict::Open => {}
                         Verdict::Failed(why) if trial.on_probation => {
                             // Its threads end first: they have the state open.
                             give_up(running, &requests);
                             return Ok(self.take_back(trial, &why));
                         }
-                        Verdict::Failed(_) | Verdict::Open
-                            if began.elapsed() < self.context.probation.get() => {}
-                        _ => {
+                        Verdict::Failed(_) if !probation.is_over(after) => {}
+                        Verdict::Failed(_) | Verdict::Held => {
                             self.hold(trial, &nodes);
                             requests.hold_back(false);
                             self.show(Phase::Running);
@@ -717,6 +751,51 @@ impl Course {
                 }
             }
         }
+    }
+
+    /// Waits for what runs to end, and has the history say so if that lasts.
+    async fn wait_for<T>(
+        &self,
+        ending: impl Future<Output = T>,
+        next: &Next,
+        nodes: &[Arc<NodeProgress>],
+    ) -> T {
+        let mut ending = pin!(ending);
+        if let Ok(ended) = timeout(WAIT_SHOWN, &mut ending).await {
+            return ended;
+        }
+        self.tell_waiting(next, nodes);
+        ending.await
+    }
+
+    /// Has the history show a change that waits for what runs.
+    fn tell_waiting(&self, next: &Next, nodes: &[Arc<NodeProgress>]) {
+        if next.change.is_none() {
+            return;
+        }
+        let busiest = nodes.iter().max_by_key(|node| node.works_for());
+        let busiest = busiest.filter(|node| node.works_for() >= WAIT_SHOWN);
+        let why = match busiest {
+            Some(node) => format!(
+                "operator `{}` has worked on the same rows for {} s, and what runs cannot end or \
+                 come to a checkpoint before that; a plugin's call that does not end soon is given \
+                 up, and the change goes on from the last checkpoint",
+                node.name,
+                node.works_for().as_secs()
+            ),
+            None => {
+                "rows that were read before are still on their way through what runs".to_owned()
+            }
+        };
+        let content = &next.planned.content;
+        let change = ChangeRecord {
+            by: next.by.clone(),
+            plan: next.change.clone(),
+            ..self.change(content, ChangeOutcome::Waiting, Some(why))
+        };
+        self.hosted.tell(News::Change(change.clone()));
+        self.remember(|ledger| ledger.record(change));
+        self.keep_text(content);
     }
 
     /// Waits for the end of a run at its next checkpoint. It is not waited for through
@@ -805,10 +884,9 @@ impl Course {
         nodes: &[Arc<NodeProgress>],
         summary: &Summary,
     ) -> bool {
-        if let (true, Verdict::Failed(why)) = (
-            trial.can_be_taken_back(),
-            probation.judge(self.context.probation.get()),
-        ) {
+        if let (true, Verdict::Failed(why)) =
+            (trial.can_be_taken_back(), probation.judge(Duration::MAX))
+        {
             return self.take_back(trial, &why);
         }
         if trial.is_open {
@@ -889,16 +967,24 @@ impl Course {
         trial.is_open = false;
         trial.look(nodes);
         let planned = trial.next.planned.clone();
-        let needed = [&*planned.content.digest];
-        let store = &self.context.store;
-        if let Err(error) = store.keep_content(&self.hosted.name, &planned.content, &needed) {
-            self.log(&error);
-        }
+        // Until the ledger names this one, a crash goes back to the one before.
+        let before = self.held.as_ref().map(|held| &*held.content.digest);
+        self.keep_content(&planned.content, before.as_slice());
         self.record(trial, ChangeOutcome::Held, None);
+        self.keep_content(&planned.content, &[]);
         trial.next.span = Span::none();
         self.remember_baselines(nodes);
         self.next = Some(Next::again(planned.clone()));
         self.held = Some(planned);
+    }
+
+    /// Keeps a content with its plugins, and the others that are needed.
+    fn keep_content(&self, content: &Content, needed: &[&str]) {
+        let store = &self.context.store;
+        let kept = block_in_place(|| store.keep_content(&self.hosted.name, content, needed));
+        if let Err(error) = kept {
+            self.log(&error);
+        }
     }
 
     fn record(&self, trial: &Trial, outcome: ChangeOutcome, why: Option<String>) {
@@ -1034,6 +1120,14 @@ impl Trial {
     /// Whether nothing of it is committed yet, nor has to be.
     fn is_uncommitted(&self) -> bool {
         self.can_be_taken_back() && self.next.planned.plan.state.is_some()
+    }
+}
+
+/// Waits until then, if that is known.
+async fn until(then: Option<time::Instant>) {
+    match then {
+        Some(then) => time::sleep_until(then).await,
+        None => pending().await,
     }
 }
 

@@ -25,6 +25,8 @@ const CHANCE_BEFORE: f64 = 2.0;
 const TIME_TIMES: f64 = 5.0;
 /// ...if the operator has worked for so long. The first rows take longer than others.
 const BUSY_MS_MIN: f64 = 100.0;
+/// So much work tells more of the time of a row than what was known before, of more rows.
+const BUSY_MS_KNOWN: f64 = 1_000.0;
 
 /// What an operator did with its rows, with which a later revision is compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,15 @@ pub struct Baseline {
     rejected: u64,
     /// Of the processors' time.
     busy_ms: f64,
+    /// The rows that this was for, where they are not those above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timed_rows: Option<u64>,
+}
+
+impl Baseline {
+    fn timed_rows(&self) -> u64 {
+        self.timed_rows.unwrap_or(self.rows)
+    }
 }
 
 /// Judges a revision.
@@ -67,18 +78,30 @@ pub fn baselines(nodes: &[Arc<NodeProgress>]) -> Vec<Baseline> {
             failed_calls: Some(node.failed_calls),
             rejected: node.rejected,
             busy_ms,
+            timed_rows: None,
         }
     };
     operators.map(baseline).collect()
 }
 
 /// What is known of operators after they did `now`: a few rows tell less than what they did
-/// `before`.
+/// `before`. Of the time of a row, the first ones after a start tell little, even many of them.
 pub fn newer(before: &[Baseline], now: Vec<Baseline>) -> Vec<Baseline> {
     let newer = |now: Baseline| {
-        let known = before.iter().find(|before| before.node == now.node);
-        let known = known.filter(|known| now.rows < ROWS_MIN && known.rows > now.rows);
-        known.cloned().unwrap_or(now)
+        let Some(known) = before.iter().find(|before| before.node == now.node) else {
+            return now;
+        };
+        if now.rows < ROWS_MIN && known.rows > now.rows {
+            return known.clone();
+        }
+        if now.busy_ms < BUSY_MS_KNOWN && known.timed_rows() > now.rows {
+            return Baseline {
+                busy_ms: known.busy_ms,
+                timed_rows: Some(known.timed_rows()),
+                ..now
+            };
+        }
+        now
     };
     now.into_iter().map(newer).collect()
 }
@@ -89,9 +112,14 @@ impl Probation {
         Probation { lasts, before, now }
     }
 
+    /// Whether it is over after so long.
+    pub fn is_over(&self, after: Duration) -> bool {
+        after >= self.lasts
+    }
+
     /// Judges it after it has run for so long.
     pub fn judge(&self, after: Duration) -> Verdict {
-        let is_over = after >= self.lasts;
+        let is_over = self.is_over(after);
         for now in baselines(&self.now) {
             let before = self.before.iter().find(|before| before.node == now.node);
             let why = failed(before, &now)
@@ -193,8 +221,8 @@ fn rejected(before: Option<&Baseline>, now: &Baseline, is_over: bool) -> Option<
 
 /// A row takes longer than before, be it that the operator is still at work on it.
 fn slow(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
-    let before = before.filter(|before| before.rows > 0)?;
-    let each = |node: &Baseline| node.busy_ms / node.rows.max(1) as f64;
+    let before = before.filter(|before| before.timed_rows() > 0)?;
+    let each = |node: &Baseline| node.busy_ms / node.timed_rows().max(1) as f64;
     let is_worse = now.busy_ms > BUSY_MS_MIN && each(now) > each(before) * TIME_TIMES;
     is_worse.then(|| {
         format!(
@@ -291,6 +319,7 @@ mod tests {
             failed_calls: Some(0),
             rejected: 0,
             busy_ms,
+            timed_rows: None,
         };
         let before = node(10_000, 100.0);
         assert!(slow(Some(&before), &node(10_000, 1_000.0)).is_some());
@@ -336,11 +365,46 @@ mod tests {
     }
 
     #[test]
+    fn nothing_has_held_before_the_time_is_over() {
+        let probation = Probation::new(Duration::from_secs(10), Vec::new(), Vec::new());
+        for (after, verdict) in [
+            (Duration::from_nanos(9_999_999_999), Verdict::Open),
+            (Duration::from_secs(10), Verdict::Held),
+        ] {
+            assert_eq!(probation.is_over(after), verdict == Verdict::Held);
+            assert_eq!(probation.judge(after), verdict);
+        }
+    }
+
+    #[test]
     fn a_few_rows_do_not_tell_how_an_operator_does() {
         let of = |rows, rejected| baselines(&[node(rows, 0, rejected)]);
         assert_eq!(newer(&of(10_000, 100), of(3, 0)), of(10_000, 100));
-        assert_eq!(newer(&of(10_000, 100), of(100, 0)), of(100, 0));
+        assert_eq!(newer(&of(10_000, 100), of(100, 0))[0].rejected, 0);
         assert_eq!(newer(&of(2, 1), of(3, 0)), of(3, 0));
         assert_eq!(newer(&[], of(3, 0)), of(3, 0));
+        assert_eq!(newer(&of(10_000, 0), of(500, 90))[0].rejected, 90);
+    }
+
+    #[test]
+    fn what_a_row_takes_is_not_known_by_the_first_ones_after_a_start() {
+        let of = |rows, busy_ms| Baseline {
+            busy_ms,
+            ..baselines(&[node(rows, 0, 0)]).remove(0)
+        };
+        let known = [of(10_000, 100.0)];
+        let cold = newer(&known, vec![of(500, 250.0)]);
+        assert_eq!(cold[0].rows, 500);
+        let slow_one = of(200, 100.5);
+        assert!(slow(Some(&cold[0]), &slow_one).is_some(), "{cold:?}");
+        // Also once more, and as it is read from the ledger.
+        let text = serde_json::to_string(&newer(&cold, vec![of(600, 300.0)])).expect("JSON");
+        let read: Vec<Baseline> = serde_json::from_str(&text).expect("baselines");
+        assert!(slow(Some(&read[0]), &slow_one).is_some(), "{read:?}");
+        // It has become so.
+        let warm = newer(&read, vec![of(4_000, 2_000.0)]);
+        assert_eq!(slow(Some(&warm[0]), &slow_one), None);
+        let more = newer(&read, vec![of(20_000, 300.0)]);
+        assert_eq!(more, [of(20_000, 300.0)]);
     }
 }

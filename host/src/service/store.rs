@@ -92,7 +92,7 @@ pub struct ChangeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     pub outcome: ChangeOutcome,
-    /// Why it was refused or taken back.
+    /// Why it was refused or taken back, or what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// What it does to each node; absent where it could not be planned.
@@ -113,6 +113,8 @@ pub struct ChangeRecord {
 pub enum ChangeOutcome {
     /// It was not started.
     Refused,
+    /// What runs has not come to the checkpoint yet from which it goes on.
+    Waiting,
     /// It runs, and what it puts out is not committed yet.
     Probation,
     /// It is what the pipeline runs.
@@ -128,6 +130,7 @@ impl ChangeOutcome {
     pub fn name(self) -> &'static str {
         match self {
             ChangeOutcome::Refused => "refused",
+            ChangeOutcome::Waiting => "waiting",
             ChangeOutcome::Probation => "probation",
             ChangeOutcome::Held => "held",
             ChangeOutcome::TakenBack => "taken_back",
@@ -153,11 +156,21 @@ impl Ledger {
     /// Records a change, or what has become of the last one, which stays that of who has
     /// asked for it: after a crash it is found among the files.
     pub fn record(&mut self, mut change: ChangeRecord) {
-        let continues = |last: &mut ChangeRecord| {
-            last.digest == change.digest && last.outcome == ChangeOutcome::Probation
+        let is_open = |last: &ChangeRecord| {
+            matches!(
+                last.outcome,
+                ChangeOutcome::Waiting | ChangeOutcome::Probation
+            )
         };
+        let continues = |last: &mut ChangeRecord| last.digest == change.digest && is_open(last);
         if let Some(last) = self.changes.pop_if(continues) {
             change.by = last.by.or(change.by);
+        }
+        // The service has ended, and another content was there when it began again.
+        if let Some(last) = self.changes.last_mut()
+            && last.outcome == ChangeOutcome::Waiting
+        {
+            (last.outcome, last.why) = (ChangeOutcome::Replaced, None);
         }
         if self.changes.len() == CHANGES_MAX {
             self.changes.remove(0);
@@ -538,8 +551,8 @@ mod tests {
         assert_eq!(ledger.changes[1].by.as_deref(), Some("operator"));
         assert_eq!(ledger.taken_back("sha256:2"), Some("it traps"));
         assert_eq!(ledger.taken_back("sha256:1"), None);
-        let change = |kept: &mut Ledger| *kept = ledger.clone();
-        store.change_ledger("shop", change).expect("writable");
+        let write = |kept: &mut Ledger| *kept = ledger.clone();
+        store.change_ledger("shop", write).expect("writable");
         assert_eq!(store.ledger("shop").expect("readable"), ledger);
         let text = |digest| store.text("shop", digest).expect("readable");
         let keep = |text: &str| {
@@ -552,6 +565,25 @@ mod tests {
         assert_eq!(text("sha256:1").as_deref(), Some("1"));
         assert_eq!(text("sha256:2").as_deref(), Some("2"));
         assert_eq!(text("sha256:unknown"), None, "no change has it");
+        ledger.record(ChangeRecord {
+            by: Some("operator".to_owned()),
+            ..change("sha256:4", ChangeOutcome::Waiting)
+        });
+        ledger.record(change("sha256:4", ChangeOutcome::Probation));
+        let last = ledger.changes.last().expect("one");
+        assert_eq!(last.by.as_deref(), Some("operator"));
+        ledger.record(change("sha256:4", ChangeOutcome::Held));
+        ledger.record(change("sha256:5", ChangeOutcome::Waiting));
+        ledger.record(change("sha256:6", ChangeOutcome::Probation));
+        let outcomes: Vec<_> = ledger.changes.iter().map(|it| it.outcome).collect();
+        assert_eq!(
+            outcomes[2..],
+            [
+                ChangeOutcome::Held,
+                ChangeOutcome::Replaced,
+                ChangeOutcome::Probation
+            ]
+        );
         for _ in 0..200 {
             ledger.record(change("sha256:3", ChangeOutcome::Refused));
         }

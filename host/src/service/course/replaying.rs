@@ -49,14 +49,14 @@ impl Course {
         }
     }
 
-    fn open_replay(&self) -> Option<Replay> {
+    pub(super) fn open_replay(&self) -> Option<Replay> {
         let letters = block_in_place(|| self.context.store.letters(&self.hosted.name));
         letters.map_err(|error| self.log(&error)).ok()?.open
     }
 
     /// Whether a replay may be open that it has not looked for.
     pub(super) fn waits_for_replay(&self, wanted: &Wanted) -> bool {
-        self.looked_for_replays.unwrap_or(0) != wanted.replays
+        self.looked_for_replays != Some(wanted.replays)
     }
 
     /// Has the open replay go on that has begun, or that begins since nothing runs. Returns
