@@ -245,6 +245,15 @@ fn agree(service: &Service, mode: &str) {
     assert_eq!(status, 202, "{answer}");
 }
 
+/// Waits for the end of the content that was agreed to.
+fn until_agreed_is_done(service: &Service) {
+    let shop = service.until_phase("ended");
+    assert!(shop["refusal"].is_null(), "{shop:#}");
+    let rows = fs::read_to_string(service.path("counts.jsonl")).expect("it is complete");
+    assert!(!rows.contains("\"id\""), "they are those of the change");
+    assert_eq!(outputs(service.folder.path())[0], expected()[0]);
+}
+
 fn until_last(service: &Service, outcome: &str) {
     service.until(outcome, |shop| {
         let changes = shop["changes"].as_array();
@@ -278,11 +287,7 @@ fn what_was_agreed_to_is_done_after_a_kill() {
         service.end(libc::SIGKILL);
         service.begin();
     }
-    let shop = service.until_phase("ended");
-    assert!(shop["refusal"].is_null(), "{shop:#}");
-    let rows = fs::read_to_string(service.path("counts.jsonl")).expect("it is complete");
-    assert!(!rows.contains("\"id\""), "they are those of the change");
-    assert_eq!(outputs(service.folder.path())[0], expected()[0]);
+    until_agreed_is_done(&service);
 }
 
 #[test]
@@ -296,11 +301,7 @@ fn what_was_agreed_to_is_known_from_the_answer_on() {
         agree(&service, GOOD);
         service.end(signal);
         service.begin();
-        let shop = service.until_phase("ended");
-        assert!(shop["refusal"].is_null(), "{shop:#}");
-        let rows = fs::read_to_string(service.path("counts.jsonl")).expect("it is complete");
-        assert!(!rows.contains("\"id\""), "they are those of the change");
-        assert_eq!(outputs(service.folder.path())[0], expected()[0]);
+        until_agreed_is_done(&service);
     }
 }
 
