@@ -58,7 +58,7 @@ fn folder(text: &str) -> TempDir {
 
 /// How many of so many requests are answered with 429.
 fn refused(service: &Service, requests: usize) -> usize {
-    let answers = (0..requests).map(|_| service.ask("GET", "/healthz", "").0);
+    let answers = (0..requests).map(|_| service.ask("GET", "/api/v1/pipelines", "").0);
     answers.filter(|status| *status == 429).count()
 }
 
