@@ -291,6 +291,26 @@ fn what_was_agreed_to_is_done_after_a_kill() {
 }
 
 #[test]
+fn who_agrees_again_takes_nothing_that_fits() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(500);
+    until_held(&service, 1);
+    agree(&service, GOOD);
+    until_held(&service, 2);
+    let drops = || {
+        let log = log_of(&service);
+        log.matches("dropping what checkpoint").count()
+    };
+    assert_eq!(drops(), 1);
+    let before = service.shop();
+    agree(&service, GOOD);
+    until_started_after(&service, &before);
+    service.until_phase("ended");
+    assert_eq!(drops(), 1);
+    assert_eq!(outputs(service.folder.path())[0], expected()[0]);
+}
+
+#[test]
 fn what_was_agreed_to_is_known_from_the_answer_on() {
     for (signal, has_held) in [(libc::SIGKILL, false), (libc::SIGTERM, true)] {
         let mut service = Service::start(&[("shop", &shop(GOOD))]);

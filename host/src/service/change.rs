@@ -73,7 +73,7 @@ impl NodePlan {
 
 impl ChangePlan {
     /// What is done to the nodes of `then` when `now` takes over, if the state of the nodes
-    /// `dropped` may go.
+    /// `dropped` may go where it does not fit.
     pub fn between(
         then: &[NodeDescription],
         now: &[NodeDescription],
@@ -94,9 +94,9 @@ impl ChangePlan {
             let (state, why) = match change.state {
                 StateChange::Stateless => (StateEffect::Stateless, None),
                 StateChange::New => (StateEffect::New, None),
-                _ if may_go => (StateEffect::Dropped, None),
                 StateChange::Kept => (StateEffect::Kept, None),
                 StateChange::Migrated(why) => (StateEffect::Migrated, Some(why)),
+                _ if may_go => (StateEffect::Dropped, None),
                 StateChange::Incompatible(why) => (StateEffect::Incompatible, Some(why)),
                 StateChange::Gone => (StateEffect::Gone, None),
             };
@@ -121,6 +121,16 @@ impl ChangePlan {
         for node in &mut self.nodes {
             node.compared = compared.remove(&node.name);
         }
+    }
+
+    /// The same change where what is kept of these goes in any case.
+    pub fn dropping(mut self, dropped: &[String]) -> ChangePlan {
+        for node in &mut self.nodes {
+            if dropped.contains(&node.name) {
+                (node.state, node.why) = (StateEffect::Dropped, None);
+            }
+        }
+        self
     }
 
     /// The same change where it begins without a state.

@@ -84,8 +84,8 @@ struct Next {
     change: Option<ChangePlan>,
     /// The nodes that begin without what is kept of them.
     dropped: Vec<String>,
-    /// Whether that was agreed to before the service was restarted, or the pipeline paused:
-    /// what fits by now is not dropped again.
+    /// Whether what fits is kept: that was agreed to for a content, perhaps before the service
+    /// was restarted, or the pipeline paused.
     if_needed: bool,
     /// The checkpoint to go back to, instead of the last one.
     from: Option<Arc<SparedCheckpoint>>,
@@ -282,6 +282,7 @@ impl Course {
             pause_ms = Empty,
         );
         // What was agreed to once is not agreed to for ever, but until it is done.
+        let may_fit = is_asked && wanted.if_needed;
         let (mut dropped, from) = match is_asked {
             true => (wanted.dropped.clone(), wanted.from.clone()),
             false => (Vec::new(), None),
@@ -302,7 +303,7 @@ impl Course {
             let agreed = ledger.agreed.filter(|agreed| {
                 dropped.is_empty() && from.is_none() && agreed.digest == content.digest
             });
-            let if_needed = agreed.is_some();
+            let if_needed = agreed.is_some() || may_fit;
             dropped = agreed.map_or(dropped, |agreed| agreed.dropped);
             let planning = plan(&hosted, &context, content).instrument(traces::span!("plan"));
             let planned = match planning.await {
@@ -321,6 +322,9 @@ impl Course {
             }
             if let Some(then) = then.filter(|then| then.content.digest != planned.content.digest) {
                 let mut plan = planned.change_from(&then, &dropped);
+                if !if_needed {
+                    plan = plan.dropping(&dropped);
+                }
                 if anew {
                     plan = plan.anew();
                 }

@@ -103,6 +103,8 @@ pub(super) struct Wanted {
     pub started_by: Option<String>,
     /// The nodes whose state may go with the last of them.
     pub dropped: Vec<String>,
+    /// Whether it goes only where it does not fit.
+    pub if_needed: bool,
     /// The checkpoint that the last of them goes back to.
     pub from: Option<Arc<SparedCheckpoint>>,
     /// How often a replay of dead letters was asked for.
@@ -296,13 +298,15 @@ impl Hosted {
             .send_modify(|wanted| wanted.start(dropped, from, by));
     }
 
-    /// Has it run this content, for which the states of `dropped` may go.
+    /// Has it run this content, for which the states of `dropped` may go that do not fit.
     pub fn agree(&self, content: Arc<Content>, dropped: &[String], by: &str) {
         // At once: a content without the consent would be refused.
         self.wanted.send_modify(|wanted| {
             wanted.content = Some(Ok(content));
             wanted.by = Some(by.to_owned());
             wanted.start(dropped, None, by);
+            // Whoever asks again since the answer got lost means the same change.
+            wanted.if_needed = true;
         });
     }
 
@@ -386,6 +390,7 @@ impl Wanted {
         self.starts += 1;
         self.started_by = Some(by.to_owned());
         self.dropped = dropped.to_vec();
+        self.if_needed = false;
         self.from = from;
     }
 
