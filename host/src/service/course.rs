@@ -449,8 +449,9 @@ impl Course {
             since: Instant::now(),
             read_before: 0,
         };
-        if is_new {
-            self.record(&trial, ChangeOutcome::Probation, None);
+        match is_new {
+            true => self.record(&trial, ChangeOutcome::Probation, None),
+            false => self.remember(|ledger| ledger.begin(&digest)),
         }
         let _claim = match claim {
             Ok(claim) => claim,

@@ -139,6 +139,16 @@ impl ChangeOutcome {
     }
 }
 
+impl ChangeRecord {
+    /// Whether it is not decided yet what becomes of it.
+    fn is_open(&self) -> bool {
+        matches!(
+            self.outcome,
+            ChangeOutcome::Waiting | ChangeOutcome::Probation
+        )
+    }
+}
+
 impl Default for Ledger {
     fn default() -> Self {
         Ledger {
@@ -156,26 +166,25 @@ impl Ledger {
     /// Records a change, or what has become of the last one, which stays that of who has
     /// asked for it: after a crash it is found among the files.
     pub fn record(&mut self, mut change: ChangeRecord) {
-        let is_open = |last: &ChangeRecord| {
-            matches!(
-                last.outcome,
-                ChangeOutcome::Waiting | ChangeOutcome::Probation
-            )
-        };
-        let continues = |last: &mut ChangeRecord| last.digest == change.digest && is_open(last);
+        let continues = |last: &mut ChangeRecord| last.digest == change.digest && last.is_open();
         if let Some(last) = self.changes.pop_if(continues) {
             change.by = last.by.or(change.by);
         }
-        // The service has ended, and another content was there when it began again.
-        if let Some(last) = self.changes.last_mut()
-            && last.outcome == ChangeOutcome::Waiting
-        {
-            (last.outcome, last.why) = (ChangeOutcome::Replaced, None);
+        if change.is_open() {
+            self.begin(&change.digest);
         }
         if self.changes.len() == CHANGES_MAX {
             self.changes.remove(0);
         }
         self.changes.push(change);
+    }
+
+    /// This content runs now: another one that waited or was on probation does not any more.
+    pub fn begin(&mut self, digest: &str) {
+        let last = self.changes.last_mut();
+        if let Some(last) = last.filter(|last| last.digest != digest && last.is_open()) {
+            (last.outcome, last.why) = (ChangeOutcome::Replaced, None);
+        }
     }
 
     /// Why this content was taken back the last time that it was tried.
@@ -584,6 +593,15 @@ mod tests {
                 ChangeOutcome::Probation
             ]
         );
+        // Somebody has changed it back meanwhile.
+        ledger.record(change("sha256:7", ChangeOutcome::Waiting));
+        for (digest, outcome) in [
+            ("sha256:7", ChangeOutcome::Waiting),
+            ("sha256:6", ChangeOutcome::Replaced),
+        ] {
+            ledger.begin(digest);
+            assert_eq!(ledger.changes.last().map(|it| it.outcome), Some(outcome));
+        }
         for _ in 0..200 {
             ledger.record(change("sha256:3", ChangeOutcome::Refused));
         }
