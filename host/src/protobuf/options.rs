@@ -1,89 +1,60 @@
 //! Leaves out options of somebody's own: no byte of a message depends on them, and a registry
 //! takes schemas whose options nothing declares.
 
+use prost_reflect::prost_types::uninterpreted_option::NamePart;
 use prost_reflect::prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
-    UninterpretedOption,
 };
 
+/// Keeps those of Protobuf itself, such as `packed`, which have no name in brackets. Each kind of
+/// declaration has a type of options of its own.
+macro_rules! keep_known {
+    ($declaration:expr) => {
+        if let Some(options) = &mut $declaration.options {
+            let is_own = |part: &NamePart| part.is_extension;
+            options
+                .uninterpreted_option
+                .retain(|it| !it.name.first().is_some_and(is_own));
+        }
+    };
+}
+
 pub(super) fn leave_out_own(file: &mut FileDescriptorProto) {
-    keep_known(file.options.as_mut().map(|it| &mut it.uninterpreted_option));
+    keep_known!(file);
     file.message_type.iter_mut().for_each(of_message);
     file.enum_type.iter_mut().for_each(of_enum);
     file.extension.iter_mut().for_each(of_field);
     for service in &mut file.service {
-        keep_known(
-            service
-                .options
-                .as_mut()
-                .map(|it| &mut it.uninterpreted_option),
-        );
+        keep_known!(service);
         for method in &mut service.method {
-            keep_known(
-                method
-                    .options
-                    .as_mut()
-                    .map(|it| &mut it.uninterpreted_option),
-            );
+            keep_known!(method);
         }
     }
 }
 
 /// Blocks of a schema are nested only so deep that this may call itself.
 fn of_message(message: &mut DescriptorProto) {
-    keep_known(
-        message
-            .options
-            .as_mut()
-            .map(|it| &mut it.uninterpreted_option),
-    );
+    keep_known!(message);
     message.field.iter_mut().for_each(of_field);
     message.extension.iter_mut().for_each(of_field);
     message.enum_type.iter_mut().for_each(of_enum);
     message.nested_type.iter_mut().for_each(of_message);
     for oneof in &mut message.oneof_decl {
-        keep_known(
-            oneof
-                .options
-                .as_mut()
-                .map(|it| &mut it.uninterpreted_option),
-        );
+        keep_known!(oneof);
     }
     for range in &mut message.extension_range {
-        keep_known(
-            range
-                .options
-                .as_mut()
-                .map(|it| &mut it.uninterpreted_option),
-        );
+        keep_known!(range);
     }
 }
 
 fn of_field(field: &mut FieldDescriptorProto) {
-    keep_known(
-        field
-            .options
-            .as_mut()
-            .map(|it| &mut it.uninterpreted_option),
-    );
+    keep_known!(field);
 }
 
 fn of_enum(it: &mut EnumDescriptorProto) {
-    keep_known(it.options.as_mut().map(|it| &mut it.uninterpreted_option));
+    keep_known!(it);
     for value in &mut it.value {
-        keep_known(
-            value
-                .options
-                .as_mut()
-                .map(|it| &mut it.uninterpreted_option),
-        );
-    }
-}
-
-/// Those of Protobuf itself, such as `packed`, have no name in brackets.
-fn keep_known(options: Option<&mut Vec<UninterpretedOption>>) {
-    if let Some(options) = options {
-        options.retain(|it| it.name.first().is_none_or(|part| !part.is_extension));
+        keep_known!(value);
     }
 }
 

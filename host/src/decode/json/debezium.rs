@@ -127,6 +127,14 @@ impl DebeziumRows {
     ) -> Result<(), RowFault> {
         self.learn(change.schema.map_or(&[], |schema| &data[schema]))?;
         let (before, after) = (change.before, change.after);
+        let old_row = |before, after| OldRow {
+            data,
+            scanner,
+            before,
+            after,
+            teller: change.teller,
+            key,
+        };
         let operation = &data[change.operation];
         match (operation, &self.key) {
             (b"\"c\"" | b"\"r\"", _) => {
@@ -136,28 +144,12 @@ impl DebeziumRows {
             (b"\"u\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
                 let after = after.ok_or_else(|| lacks("after"))?;
-                self.check_whole(OldRow {
-                    data,
-                    scanner,
-                    before: before.clone(),
-                    after: Some(after.clone()),
-                    teller: change.teller,
-                    key,
-                })?;
-                self.take_back(data, scanner, before, change.time_ms)?;
+                self.take_back(old_row(before, Some(after.clone())), change.time_ms)?;
                 self.add(data, scanner, after, "after", change.time_ms)
             }
             (b"\"d\"", None) => {
                 let before = before.ok_or_else(lacks_before)?;
-                self.check_whole(OldRow {
-                    data,
-                    scanner,
-                    before: before.clone(),
-                    after: None,
-                    teller: change.teller,
-                    key,
-                })?;
-                self.take_back(data, scanner, before, change.time_ms)
+                self.take_back(old_row(before, None), change.time_ms)
             }
             (b"\"u\"", Some(_)) => {
                 let after = after.ok_or_else(|| lacks("after"))?;
@@ -226,17 +218,6 @@ impl DebeziumRows {
         self.take_back_key(scanner, at, "key", time_ms)
     }
 
-    /// Refuses the row before a change that is not told whole.
-    fn check_whole(&mut self, row: OldRow<'_>) -> Result<(), RowFault> {
-        let columns = TableColumns {
-            fields: &self.rows.fields,
-            by_name: &self.shape.by_name,
-            declared: &self.known.columns,
-        };
-        check_whole(&row, &columns, self.tells_whole_rows, &mut self.scratch)
-            .map_err(|fault| fault.within("before"))
-    }
-
     /// Adds the row of a tombstone whose payload is the text `null`, as consumers write one
     /// into a file; its key is not there then.
     fn push_null(&mut self, key: Option<&[u8]>) -> Result<(), RowFault> {
@@ -265,14 +246,15 @@ impl DebeziumRows {
         Ok(())
     }
 
-    fn take_back(
-        &mut self,
-        data: &[u8],
-        scanner: Scanner<'_>,
-        at: Range<usize>,
-        time_ms: i64,
-    ) -> Result<(), RowFault> {
-        self.read_row(data, scanner, at)
+    /// Takes back the row before a change, which has to be told whole.
+    fn take_back(&mut self, row: OldRow<'_>, time_ms: i64) -> Result<(), RowFault> {
+        let columns = TableColumns {
+            fields: &self.rows.fields,
+            by_name: &self.shape.by_name,
+            declared: &self.known.columns,
+        };
+        check_whole(&row, &columns, self.tells_whole_rows, &mut self.scratch)
+            .and_then(|()| self.read_row(row.data, row.scanner, row.before))
             .map_err(|fault| fault.within("before"))?;
         self.note(true, time_ms);
         Ok(())
