@@ -56,7 +56,7 @@ pub use self::error::RunError;
 pub use self::looks::{LookError, Looks};
 pub use self::pipeline::Pipeline;
 pub use self::reconcile::{Imbalance, reconcile};
-pub use self::restore::cut_since;
+pub use self::restore::{check_not_cut, cut_since};
 
 /// A revision of a pipeline that is ready to run.
 pub struct Job {

@@ -379,8 +379,7 @@ fn a_running_pipeline_goes_back_to_its_oldest_checkpoint() {
     // One may be deleted just when it is asked for.
     let ask = || {
         let oldest = service.get("/api/v1/pipelines/shop/checkpoints")[0]["id"].clone();
-        let from = json!({ "from": oldest.to_string() }).to_string();
-        service.ask("POST", "/api/v1/pipelines/shop/start", &from).0
+        go_back(&service, &oldest.to_string()).0
     };
     let is_taken = (0..100).map(|_| ask()).any(|status| status == 202);
     assert!(is_taken);

@@ -285,12 +285,7 @@ pub async fn restore(
             if if_needed {
                 dropped.keep_what_fits(manifest, &revision.description);
             }
-            if let Some(why) = cut_since(&revision.plan, manifest, &known, |it| dropped.has(it)) {
-                let id = manifest.id;
-                return Err(config_error(format!(
-                    "checkpoint {id} cannot be gone back to: {why}; choose another one"
-                )));
-            }
+            check_not_cut(&revision.plan, manifest, &known, &dropped).map_err(config_error)?;
             dropped.leave(manifest, &revision.description)?;
             check_plan(&revision.description, manifest, &dropped)?;
             warn_of_gone_outputs(&revision.plan, manifest);
@@ -413,7 +408,7 @@ pub fn cut_since(
     plan: &Plan,
     manifest: &Manifest,
     known: &[CheckpointInfo],
-    is_dropped: impl Fn(&str) -> bool,
+    dropped: &Dropped,
 ) -> Option<String> {
     if !is_given_up(known, manifest.id) {
         return None;
@@ -429,12 +424,28 @@ pub fn cut_since(
             })
     };
     let mut nodes = manifest.nodes.iter();
-    let node = nodes.find(|node| takes_back(node) && !is_dropped(node.name()))?;
+    let node = nodes.find(|node| takes_back(node) && !dropped.has(node.name()))?;
     let name = node.name();
     Some(format!(
         "the pipeline has gone back to an earlier one since, where what sink `{name}` had written \
          by then was taken back"
     ))
+}
+
+/// Refuses to go back to such a checkpoint.
+pub fn check_not_cut(
+    plan: &Plan,
+    manifest: &Manifest,
+    known: &[CheckpointInfo],
+    dropped: &Dropped,
+) -> Result<(), String> {
+    match cut_since(plan, manifest, known, dropped) {
+        None => Ok(()),
+        Some(why) => Err(format!(
+            "checkpoint {} cannot be gone back to: {why}; choose another one",
+            manifest.id
+        )),
+    }
 }
 
 /// Says which sinks get rows twice, if any: those that take none back.

@@ -400,11 +400,11 @@ async fn put(
     };
     let digest = planned.content.digest.clone();
     host.note_asked(&name, &digest, &by);
-    let (store, of, may_go) = (host.clone(), name.clone(), dropped.clone());
+    let (context, of, may_go) = (host.context().clone(), name.clone(), dropped.clone());
     let written = blocking(move || {
         if !may_go.is_empty() {
             // Before the file is found, and before the answer.
-            store.context().store.agree(&of, &digest, &may_go)?;
+            context.store.agree(&of, &digest, &may_go)?;
         }
         write(&file, &text).map_err(|error| Problem::internal(&error))
     });
@@ -543,18 +543,16 @@ async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
     let Start { drop, from } = json(body)?;
-    if from.is_none() && !drop.is_empty() {
-        let (host, pipeline, drop) = (host.clone(), pipeline.clone(), drop.clone());
-        blocking(move || agree(&host, &pipeline, &drop)).await?;
-    }
-    let from = match from {
+    let (of, dropped) = (pipeline.clone(), drop.clone());
+    let prepare = move || match from {
         Some(from) => {
-            let (host, pipeline, drop) = (host.clone(), pipeline.clone(), drop.clone());
-            let go_back = move || checkpoints::go_back(&host, &pipeline, &from, &drop);
-            Some(Arc::new(blocking(go_back).await?))
+            let spared = checkpoints::go_back(&host, &of, &from, &dropped)?;
+            Ok(Some(Arc::new(spared)))
         }
-        None => None,
+        None if dropped.is_empty() => Ok(None),
+        None => agree(&host, &of, &dropped).map(|()| None),
     };
+    let from = blocking(prepare).await?;
     pipeline.start(&drop, from, &by);
     Ok(StatusCode::ACCEPTED)
 }

@@ -1,6 +1,7 @@
 //! What is kept of a pipeline's nodes, of which a part may be agreed to go: what its last
 //! checkpoint has, whoever has made it, and what runs.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::hosted::{Phase, Shown};
@@ -13,7 +14,9 @@ use crate::run::Dropped;
 use crate::suggest;
 
 pub struct Kept {
-    last: Option<Manifest>,
+    archive: Option<Archive>,
+    /// Read when it is asked for.
+    last: OnceCell<Option<Manifest>>,
     running: Option<Arc<Planned>>,
 }
 
@@ -23,11 +26,15 @@ impl Kept {
     pub fn of(running: Option<Arc<Planned>>, next: &Plan) -> Kept {
         let plan = running.as_ref().map_or(next, |running| &running.plan);
         let backend = plan.state.as_ref().map(|state| &state.backend);
-        let last = match backend {
-            Some(StateBackend::RocksDb { folder, .. }) => last(&Archive::of(folder)),
+        let archive = match backend {
+            Some(StateBackend::RocksDb { folder, .. }) => Some(Archive::of(folder)),
             Some(StateBackend::Memory) | None => None,
         };
-        Kept { last, running }
+        Kept {
+            archive,
+            last: OnceCell::new(),
+            running,
+        }
     }
 
     /// Of a pipeline as it is shown. What has failed may never have run with its last
@@ -36,7 +43,9 @@ impl Kept {
         let has_failed = shown.as_ref().is_some_and(|it| it.phase == Phase::Failed);
         let running = shown.and_then(|shown| shown.running);
         let mut kept = Kept::of(running.map(|running| running.planned), next);
-        kept.running.take_if(|_| has_failed && kept.last.is_some());
+        if has_failed && kept.last().is_some() {
+            kept.running = None;
+        }
         kept
     }
 
@@ -44,9 +53,19 @@ impl Kept {
         self.running.as_deref()
     }
 
+    fn last(&self) -> Option<&Manifest> {
+        let read = || {
+            let archive = self.archive.as_ref()?;
+            let list = archive.list().ok()?;
+            let last = list.iter().rfind(|info| info.damage.is_none())?;
+            archive.manifest(last.id).ok()
+        };
+        self.last.get_or_init(read).as_ref()
+    }
+
     /// The nodes of the last checkpoint.
     pub fn nodes(&self) -> Vec<NodeDescription> {
-        let nodes = self.last.iter().flat_map(|last| &last.nodes);
+        let nodes = self.last().into_iter().flat_map(|last| &last.nodes);
         nodes.map(|node| node.description.clone()).collect()
     }
 
@@ -57,14 +76,14 @@ impl Kept {
         let running = running.unwrap_or_default();
         let runs = |name: &str| running.iter().any(|node| node.name == name);
         let mut others = dropped.to_vec();
-        others.retain(|name| match (name.split_once('/'), &self.last) {
+        others.retain(|name| match (name.split_once('/'), self.last()) {
             (None, _) => !runs(name),
             // Its partitions are known from checkpoints alone.
             (Some((source, _)), None) => !runs(source),
             (Some(_), Some(_)) => true,
         });
         let unknown = others.first()?;
-        match &self.last {
+        match self.last() {
             Some(last) => {
                 let checked = Dropped::parse(&others).check(last);
                 checked.err().map(|error| error.to_string())
@@ -76,10 +95,4 @@ impl Kept {
             }
         }
     }
-}
-
-fn last(archive: &Archive) -> Option<Manifest> {
-    let list = archive.list().ok()?;
-    let last = list.iter().rfind(|info| info.damage.is_none())?;
-    archive.manifest(last.id).ok()
 }

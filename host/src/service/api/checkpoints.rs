@@ -16,7 +16,7 @@ use crate::checkpoint::storage::{
     CheckpointInfo, StorageError, find, is_given_up, may_be_needed, not_found,
 };
 use crate::plan::{Plan, StateBackend};
-use crate::run::{Dropped, cut_since};
+use crate::run::{Dropped, check_not_cut, cut_since};
 use crate::service::change::ChangePlan;
 use crate::service::host::Host;
 use crate::service::hosted::{Hosted, Phase};
@@ -46,7 +46,7 @@ pub async fn checkpoints(
             let is_suspect = info.damage.is_none() && is_given_up(&list, info.id);
             // It may be deleted meanwhile.
             let manifest = is_suspect.then(|| archive.manifest(info.id).ok())??;
-            cut_since(&plan, &manifest, &list, |_| false)
+            cut_since(&plan, &manifest, &list, &Dropped::default())
         };
         let cut: Vec<Option<String>> = list.iter().map(cut).collect();
         for (info, cut) in list.iter_mut().zip(cut) {
@@ -154,14 +154,11 @@ pub fn go_back(
         StorageError::Missing { .. } => Problem::not_found(&not_found(&list, from)),
         error => Problem::internal(&error),
     })?;
-    let checked = Dropped::parse(dropped).check(&manifest);
+    let parsed = Dropped::parse(dropped);
+    let checked = parsed.check(&manifest);
     checked.map_err(|error| Problem::refused(&error.to_string()))?;
-    let is_dropped = |name: &str| dropped.iter().any(|dropped| dropped == name);
-    if let Some(why) = cut_since(&planned.plan, &manifest, &list, is_dropped) {
-        return Err(Problem::conflict(&format!(
-            "checkpoint {id} cannot be gone back to: {why}; choose another one"
-        )));
-    }
+    let checked = check_not_cut(&planned.plan, &manifest, &list, &parsed);
+    checked.map_err(|why| Problem::conflict(&why))?;
     let then = manifest.nodes.into_iter().map(|node| node.description);
     let then: Vec<_> = then.collect();
     match ChangePlan::between(&then, &planned.description, dropped).loses() {
