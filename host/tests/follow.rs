@@ -325,19 +325,19 @@ fn copy_and_truncate(following: &Following, file: File, number: u64, _: &mut Vec
 }
 
 #[test]
-fn renamed_files_are_read_once_through_kills() {
+fn nothing_is_lost_or_read_twice_by_kills_where_files_are_renamed() {
     through_kills(Following::new(), rename);
 }
 
 #[test]
-fn files_whose_names_are_shifted_are_read_once_through_kills() {
+fn nothing_is_lost_or_read_twice_by_kills_where_names_are_shifted() {
     let following = Following::new();
     following.edit("parallelism = 1", "parallelism = 2");
     through_kills(following, shift);
 }
 
 #[test]
-fn files_that_are_copied_and_cut_are_read_once_through_kills() {
+fn nothing_is_lost_or_read_twice_by_kills_where_files_are_copied_and_cut() {
     let following = Following::new();
     following.edit("parallelism = 1", "parallelism = 2");
     through_kills(following, copy_and_truncate);

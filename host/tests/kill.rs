@@ -98,9 +98,9 @@ fn draw(number: usize, random: &mut Rng) -> Kill {
     if number == PLACES.len() {
         return Kill::Broker(moment(random), moment(random));
     }
-    match random.u32(0..24) {
+    match random.u32(0..6) {
         0 => Kill::Broker(moment(random), moment(random)),
-        1..=8 => Kill::At(PLACES[random.usize(0..PLACES.len())].0, random.u32(1..8)),
+        1..=2 => Kill::At(PLACES[random.usize(0..PLACES.len())].0, random.u32(1..8)),
         _ => Kill::After(moment(random)),
     }
 }

@@ -1,5 +1,6 @@
 //! A real host that is killed, and a server that it writes to.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,14 +29,17 @@ enum Kill {
 
 /// Kills that are still to come.
 pub struct Kills<'a> {
-    planned: std::vec::IntoIter<Kill>,
+    planned: VecDeque<Kill>,
+    /// Whether one that came too late, since the host had ended, is made up for.
+    is_made_up_for: bool,
+    random: Rng,
     /// Has the server's script kill it, or start it again.
     server: &'a dyn Fn(&str),
 }
 
-/// Runs one pipeline after another, until all kills were made that the environment asks for.
-/// `round` has each come to its end by [`Kills::run`], looks at its rows, and returns how
-/// many kills there were.
+/// Runs one pipeline after another, until as many kills were made as the environment asks
+/// for; where it does not, each is tried once. `round` has each come to its end by
+/// [`Kills::run`], looks at its rows, and returns how many kills there were.
 pub fn in_rounds(server: &dyn Fn(&str), round: impl FnMut(usize, &mut Kills<'_>) -> usize) {
     in_rounds_of((KILLS, SERVER_KILLS), server, round);
 }
@@ -46,12 +50,13 @@ pub fn in_rounds_of(
     server: &dyn Fn(&str),
     mut round: impl FnMut(usize, &mut Kills<'_>) -> usize,
 ) {
-    let kills = number("SLUICEBOX_KILLS").map_or(kills, |kills| kills as usize);
+    let wanted = number("SLUICEBOX_KILLS");
+    let kills = wanted.map_or(kills, |kills| kills as usize);
     let servers = number("SLUICEBOX_SERVER_KILLS").map_or(servers, |kills| kills as usize);
     let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("{kills} kills, {servers} of the server, SLUICEBOX_SEED={seed}");
     let mut random = Rng::with_seed(seed);
-    let mut planned: Vec<Kill> = (0..kills).map(|number| draw(number, &mut random)).collect();
+    let mut planned: VecDeque<Kill> = (0..kills).map(|number| draw(number, &mut random)).collect();
     for number in 0..servers {
         let moment = Duration::from_millis(random.u64(100..1_500));
         let gone = Duration::from_millis(random.u64(0..700));
@@ -59,12 +64,14 @@ pub fn in_rounds_of(
         planned.insert(at, Kill::Server(moment, gone));
     }
     let mut kills = Kills {
-        planned: planned.into_iter(),
+        planned,
+        is_made_up_for: wanted.is_some(),
+        random,
         server,
     };
     let mut done = 0;
     for number in 0.. {
-        if kills.planned.len() == 0 {
+        if kills.planned.is_empty() {
             break;
         }
         done += round(number, &mut kills);
@@ -87,9 +94,11 @@ fn draw(number: usize, random: &mut Rng) -> Kill {
 impl Kills<'_> {
     /// Runs a pipeline with kills until it ends by itself. Returns how many there were.
     pub fn run(&mut self, pipeline: &Path, log: &Path) -> usize {
+        let began = Instant::now();
         let mut done = 0;
         loop {
-            let kill = self.planned.next();
+            let kill = self.planned.pop_front();
+            let mut is_server_killed = false;
             let crash_at = match kill {
                 Some(Kill::At(place, times)) => Some(format!("{place}:{times}")),
                 _ => None,
@@ -99,19 +108,23 @@ impl Kills<'_> {
                 None => wait(&mut host, RUN_MAX),
                 Some(Kill::After(time)) => wait(&mut host, time),
                 Some(Kill::At(..)) => wait(&mut host, Duration::from_secs(60)),
-                Some(Kill::Server(before, gone)) => {
-                    let ended = wait(&mut host, before);
+                Some(Kill::Server(before, gone)) => wait(&mut host, before).or_else(|| {
                     (self.server)("kill");
                     std::thread::sleep(gone);
                     (self.server)("again");
-                    ended.or_else(|| wait(&mut host, RUN_MAX))
-                }
+                    is_server_killed = true;
+                    wait(&mut host, RUN_MAX)
+                }),
             };
             let _ = host.kill();
             host.wait().expect("it is our child");
             match (kill, ended) {
+                (_, Some(ended)) if ended.success() && is_server_killed => return done + 1,
                 (kill, Some(ended)) if ended.success() => {
-                    return done + usize::from(matches!(kill, Some(Kill::Server(..))));
+                    if let Some(missed) = kill.filter(|_| self.is_made_up_for) {
+                        self.make_up_for(missed, began.elapsed());
+                    }
+                    return done;
                 }
                 (Some(Kill::Server(..)) | None, ended) => {
                     panic!("it fails: {kill:?}: {ended:?}\n{}", tail(log));
@@ -125,6 +138,17 @@ impl Kills<'_> {
                 }
             }
         }
+    }
+
+    /// Plans a kill instead of one that came too late in a round that took so long.
+    fn make_up_for(&mut self, missed: Kill, round: Duration) {
+        let longest = u64::try_from(round.as_millis()).unwrap_or(u64::MAX).max(50);
+        let moment = Duration::from_millis(self.random.u64(20..longest));
+        self.planned.push_back(match missed {
+            Kill::At(place, times) if times > 1 => Kill::At(place, 1),
+            Kill::At(..) | Kill::After(_) => Kill::After(moment),
+            Kill::Server(_, gone) => Kill::Server(moment, gone),
+        });
     }
 }
 
