@@ -376,6 +376,25 @@ fn what_was_not_read_of_a_file_that_was_cut_is_in_its_copy() {
     following.run_to(&expected);
 }
 
+/// A run that starts between the copy and the cut knows neither of the two files.
+#[test]
+fn a_copy_that_was_made_just_before_a_start_is_no_other_file() {
+    let following = Following::new();
+    following.append("app.log", &text(0, 0..2_000));
+    let copied = following.path("app.log.1");
+    fs::copy(following.path("app.log"), copied).expect("it is there");
+    let mut host = following.start();
+    let mut expected = rows(0, 0..2_000);
+    following.wait_for(expected.len(), &mut host);
+    let file = following.appended("app.log");
+    file.set_len(0).expect("it is writable");
+    following.append("app.log", &text(1, 0..10));
+    expected.extend(rows(1, 0..10));
+    following.wait_for(expected.len(), &mut host);
+    following.stop(host);
+    following.run_to(&expected);
+}
+
 #[test]
 fn files_come_and_go() {
     let following = Following::new();

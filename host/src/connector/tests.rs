@@ -15,6 +15,6 @@ mod rolling;
 /// What sinks write.
 mod sinks;
 /// What sources read.
-mod sources;
+pub(super) mod sources;
 /// Rows that were written, read back.
 mod round_trip;

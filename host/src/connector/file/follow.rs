@@ -33,7 +33,7 @@ pub(super) use self::folders::Watched;
 use self::folders::{Extent, ListedFile, Listing};
 use self::followed::{FollowedFile, Likeness};
 use self::growing::Rows;
-use super::digest::read_at_most;
+use super::digest::{read_at_most, start_of};
 use super::known::{cannot_read, letting_go};
 use super::mark::Seen;
 use crate::blame::Fault;
@@ -353,14 +353,19 @@ impl FollowInput {
             if !found.matches {
                 continue;
             }
+            let beginning = beginning_of(found);
             let mut copy_of = None;
             let mut is_there = true;
             for index in 0..self.files.len() {
                 let file = &self.files[index];
-                if found.size == 0 || file.position().offset == 0 || file.is_over {
+                if found.size == 0 || file.is_over {
                     continue;
                 }
-                match self.is_copy(index, found)? {
+                let is_copy = match file.position().offset {
+                    0 => Some(file.begins_as(&beginning)),
+                    _ => self.is_copy(index, found)?,
+                };
+                match is_copy {
                     Some(true) => copy_of = Some(file.name.clone()),
                     Some(false) => continue,
                     None => is_there = false,
@@ -377,20 +382,21 @@ impl FollowInput {
                     .held
                     .get(&place)
                     .filter(|(seen, _)| *seen == found.seen);
-                let since = known.map_or_else(Instant::now, |(_, since)| *since);
+                let since = known.map_or_else(|| found.seen.changed(), |(_, since)| *since);
                 if since.elapsed() < COPY_WAITS {
                     held.insert(place, (found.seen, since));
                     continue;
                 }
                 tracing::info!(
-                    "source `{node}`: {path} begins with what was read of {original}, which is \
-                     still there: it is a new file"
+                    "source `{node}`: {path} begins as {original} does, which is still there: it \
+                     is a new file"
                 );
             }
             let base = link_name_in(&self.folder, &found.path);
             let name = self.new_name(&base);
             tracing::info!("source `{node}`: following {path} as {name}");
-            let file = FollowedFile::new(name, base, found, self.context.bootstraps);
+            let mut file = FollowedFile::new(name, base, found, self.context.bootstraps);
+            file.beginning = beginning;
             self.files.push(file);
         }
         self.held = held;
@@ -617,3 +623,14 @@ fn gone_unread(name: &str, position: Position, context: &SourceContext) -> Sourc
     );
     context.refuse(message, Fault::OUTSIDE_LASTING)
 }
+
+/// What a file begins with; nothing, if that cannot be read now.
+fn beginning_of(found: &ListedFile) -> Vec<u8> {
+    let opened = found.open().ok().flatten();
+    opened
+        .and_then(|opened| start_of(&opened).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

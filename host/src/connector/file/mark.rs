@@ -6,7 +6,7 @@ use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::digest::{self, ReadText, digest_of};
 
@@ -133,6 +133,16 @@ impl Seen {
     /// disks are coarse.
     pub fn is_before(self, now_ms: i64) -> bool {
         self.changed_ns + CLOCK_NS < i128::from(now_ms) * 1_000_000
+    }
+
+    /// When that was; now, if this machine's clock does not have that time yet.
+    pub fn changed(self) -> Instant {
+        let now = Instant::now();
+        let at = u64::try_from(self.changed_ns)
+            .ok()
+            .map(Duration::from_nanos);
+        let age = at.and_then(|at| (UNIX_EPOCH + at).elapsed().ok());
+        age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
     }
 
     fn parse(text: &str) -> Option<Self> {

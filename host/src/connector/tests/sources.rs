@@ -83,7 +83,7 @@ pub(super) fn files(paths: &[&Path], format: Format) -> SourcePlan {
     ))
 }
 
-pub(super) fn context(batch_rows: usize) -> SourceContext {
+pub(in crate::connector) fn context(batch_rows: usize) -> SourceContext {
     SourceContext {
         node: "events".into(),
         schema: schema(),

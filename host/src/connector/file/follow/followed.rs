@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::digest::{digest, digest_of, start_of};
 use super::super::mark::{FileId, FileMark, Head, LinkNames, Seen};
 use super::folders::{ListedFile, Listing};
-use super::growing::{GrowingFile, Read, Rows};
+use super::growing::{GrowingFile, Read, Rows, begin_alike};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::paths::shown;
 use crate::source::SourceError;
@@ -51,6 +51,8 @@ pub(super) struct FollowedFile {
     pub is_bootstrapped: bool,
     /// What the restored checkpoint has of it.
     pub restored: Option<PartitionSnapshot>,
+    /// What it began with when it was found, until it is opened for the first time.
+    pub beginning: Vec<u8>,
     /// While it is open.
     pub growing: Option<GrowingFile>,
     /// When it was read last, in reads.
@@ -133,6 +135,7 @@ impl FollowedFile {
             is_over: false,
             is_bootstrapped: !bootstraps,
             restored: None,
+            beginning: Vec::new(),
             growing: None,
             read_last: 0,
             closed,
@@ -195,6 +198,11 @@ impl FollowedFile {
         }
     }
 
+    /// Notes that its place has something else by now.
+    fn cut(&mut self) {
+        self.closed.mark.file = self.id.take().or(self.closed.mark.file);
+    }
+
     pub fn is_cut(&self) -> bool {
         self.id.is_none()
     }
@@ -234,7 +242,11 @@ impl FollowedFile {
             && self.seen != Some(seen)
         {
             self.seen = Some(seen);
-            self.size = self.size.max(size);
+            // If it was cut since, which the next read finds out, this is not its size.
+            let open = self.growing.as_ref();
+            if open.is_none_or(|growing| growing.is_there().unwrap_or(false)) {
+                self.size = self.size.max(size);
+            }
             self.changed = Instant::now();
             self.is_behind = true;
             self.is_complete = false;
@@ -295,6 +307,15 @@ impl FollowedFile {
         Ok(())
     }
 
+    /// Whether another file begins like this one, as far as either goes, of which nothing was
+    /// handed out yet.
+    pub fn begins_as(&self, start: &[u8]) -> bool {
+        match &self.growing {
+            Some(growing) => growing.begins_as(start),
+            None => begin_alike(&self.beginning, start),
+        }
+    }
+
     /// How another file relates to it.
     pub fn likeness(&self, file: &File) -> io::Result<Likeness> {
         let position = self.position();
@@ -350,14 +371,17 @@ impl FollowedFile {
         }
         let Closed { position, mark, .. } = &self.closed;
         if !has_read_of(&file, *position, mark)? {
-            self.id = None;
+            self.cut();
             return Ok(Ok(true));
         }
         let name = self.name.clone();
         match GrowingFile::open(file, shown(path), name, *position, rows) {
-            Ok(Ok(growing)) => self.growing = Some(growing),
+            Ok(Ok(growing)) => {
+                self.growing = Some(growing);
+                self.beginning = Vec::new();
+            }
             Ok(Err(error)) => return Ok(Err(error)),
-            Err(cause) if cause.kind() == ErrorKind::UnexpectedEof => self.id = None,
+            Err(cause) if cause.kind() == ErrorKind::UnexpectedEof => self.cut(),
             Err(cause) => return Err(cause),
         }
         Ok(Ok(true))
@@ -401,7 +425,7 @@ impl FollowedFile {
                     return Ok(Ok(None));
                 }
                 Read::Cut => {
-                    self.id = None;
+                    self.cut();
                     return Ok(Ok(None));
                 }
             }

@@ -171,8 +171,7 @@ impl GrowingFile {
 
     /// Whether another file begins like this one, as far as either goes.
     pub fn begins_as(&self, other: &[u8]) -> bool {
-        let length = other.len().min(self.first.len());
-        length > 0 && other[..length] == self.first[..length]
+        begin_alike(&self.first, other)
     }
 
     /// Reads on, unless rows are there to be handed out.
@@ -427,4 +426,10 @@ impl GrowingFile {
         self.position = position;
         self.is_settled = false;
     }
+}
+
+/// Whether two texts are the same, as far as either goes.
+pub(super) fn begin_alike(one: &[u8], other: &[u8]) -> bool {
+    let length = one.len().min(other.len());
+    length > 0 && one[..length] == other[..length]
 }

@@ -110,17 +110,17 @@ impl Matching<'_> {
             let (Some(then), None) = (mark.file, found) else {
                 continue;
             };
-            let there = self.free().find(|file| then.is_of_some_mount(file.id));
+            let mut files = self.listing.files.iter();
+            let there = files.find(|file| then.is_of_some_mount(file.id));
             let Some(found) = there.cloned() else {
                 continue;
             };
-            match self.has_read_of(&found, &self.known[index])? {
-                None => continue,
-                Some(false) => {
-                    self.known[index].is_cut = true;
-                    continue;
-                }
-                Some(true) => {}
+            let Some(has_read) = self.has_read_of(&found, &self.known[index])? else {
+                continue;
+            };
+            if !has_read || self.taken.contains(&found.id.place()) {
+                self.known[index].is_cut = true;
+                continue;
             }
             if !found.matches && link_name_in(self.folder, &found.path) == snapshot.name {
                 return Err(self.context.refuse(
