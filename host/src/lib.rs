@@ -42,6 +42,8 @@ pub mod shard;
 pub mod placement;
 // The memory of this process that is free.
 mod heap;
+// Calls of libraries that may panic.
+mod guarded;
 // Counters of a run.
 pub mod progress;
 // Processing time.

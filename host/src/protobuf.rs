@@ -8,12 +8,13 @@ mod options;
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use prost_reflect::prost::Message;
+use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 pub use prost_reflect::{
     Cardinality, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor, Syntax,
     Value,
@@ -22,6 +23,7 @@ use prost_reflect::{DescriptorPool, FileDescriptor};
 use protox::Compiler;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
+use crate::guarded::guarded;
 use crate::suggest;
 
 /// Values of options may be nested so deep, and blocks of messages.
@@ -88,9 +90,12 @@ impl ProtoFile {
     /// Reads what `protoc --descriptor_set_out` has written. The file is the last one: those
     /// that it imports come before it.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let pool = guarded(|| {
-            DescriptorPool::decode(bytes)
-                .map_err(|error| format!("it is no descriptor set: {}", told(&error)))
+        let pool = checked(|| {
+            let damaged =
+                |error: &dyn fmt::Debug| format!("it is no descriptor set: {}", told(error));
+            let set = FileDescriptorSet::decode(bytes).map_err(|error| damaged(&error))?;
+            set.file.iter().try_for_each(check_syntax)?;
+            DescriptorPool::from_file_descriptor_set(set).map_err(|error| damaged(&error))
         })?;
         let file = pool.files().last();
         let file = file.ok_or("it is a descriptor set without a file")?;
@@ -319,7 +324,7 @@ fn compile(
             files,
             has_own_options,
         });
-        guarded(|| {
+        checked(|| {
             compiler.open_file(&name).map_err(|error| told(&error))?;
             let file = compiler.descriptor_pool().get_file_by_name(&name);
             file.ok_or_else(|| "it has no file".to_owned())
@@ -330,9 +335,8 @@ fn compile(
 }
 
 /// A compiled schema may be damaged in ways that the library does not expect.
-fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let read = catch_unwind(AssertUnwindSafe(read));
-    read.unwrap_or_else(|_| Err("it makes no sense".to_owned()))
+fn checked<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    guarded(read).unwrap_or_else(|| Err("it makes no sense".to_owned()))
 }
 
 /// A file of text, or of base64.
@@ -343,6 +347,7 @@ fn any_source(name: &str, text: &str) -> Result<File, String> {
     let file = File::decode_file_descriptor_proto(&bytes[..])
         .map_err(|error| format!("{name} is no file that is compiled: {error}"))?;
     let mut file = file.file_descriptor_proto().clone();
+    check_syntax(&file)?;
     // Those that import it know it by this name.
     file.name = Some(name.to_owned());
     Ok(file.into())
@@ -364,6 +369,16 @@ fn source(name: &str, text: &str) -> Result<File, String> {
             false => told(&error),
         }
     })
+}
+
+fn check_syntax(file: &FileDescriptorProto) -> Result<(), String> {
+    match file.syntax() {
+        "editions" => Err(format!(
+            "{} is written in an edition: {ONLY_SYNTAXES}",
+            file.name()
+        )),
+        _ => Ok(()),
+    }
 }
 
 const ONLY_SYNTAXES: &str =
@@ -563,6 +578,28 @@ mod tests {
         let error = "schema.proto has blocks nested more than 100 deep";
         assert_eq!(nested(101), Err(error.to_owned()));
         assert_eq!(nested(1_000_000), Err(error.to_owned()));
+    }
+
+    /// As `protoc` compiles them, with all that an error may point at.
+    #[test]
+    fn editions_are_not_read_where_they_are_compiled() {
+        let file = parsed("syntax = \"proto2\"; message M { optional int32 n = 1; }").file;
+        let edition = FileDescriptorProto {
+            syntax: Some("editions".to_owned()),
+            ..file.file_descriptor_proto().clone()
+        };
+        let error = "schema.proto is written in an edition: schemas in `syntax = \"proto2\"` and \
+                     \"proto3\" are read, editions are not";
+        let as_base64 = BASE64_STANDARD.encode(edition.encode_to_vec());
+        assert_eq!(
+            ProtoFile::read(&as_base64, &[]).map(drop),
+            Err(error.to_owned())
+        );
+        let set = FileDescriptorSet {
+            file: vec![edition],
+        };
+        let decoded = ProtoFile::decode(&set.encode_to_vec());
+        assert_eq!(decoded.map(drop), Err(error.to_owned()));
     }
 
     #[test]

@@ -11,19 +11,20 @@ mod columns;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow_schema::Fields;
+use arrow_schema::{DataType as ArrowType, FieldRef, Fields, TimeUnit};
 use arrow_select::filter::filter_record_batch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
+use parquet::schema::types::ColumnDescPtr;
 
 use self::columns::{Checked, column, find, fits, lenient, names};
 use super::digest::start_of;
@@ -34,6 +35,7 @@ use crate::batch::{Block, Offsets, Payload};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::format::RowFormat;
+use crate::guarded::guarded;
 use crate::json::render_columns;
 use crate::schema::{Field, Schema};
 use crate::source::chunk::{BadRow, Chunk, at_row};
@@ -143,13 +145,48 @@ fn check_fields(given: &Fields, fields: &[Field]) -> Result<(), String> {
 /// them differs between programs.
 fn load(file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    guarded(|| ArrowReaderMetadata::load(file, options))
+    checked(|| {
+        let metadata = ArrowReaderMetadata::load(file, options.clone())?;
+        let mut leaves = metadata.parquet_schema().columns().iter();
+        let fields = metadata.schema().fields().iter();
+        let fields: Fields = fields
+            .map(|field| in_microseconds(field, &mut leaves))
+            .collect();
+        if fields == *metadata.schema().fields() {
+            return Ok(metadata);
+        }
+        let schema = Arc::new(arrow_schema::Schema::new(fields));
+        ArrowReaderMetadata::try_new(metadata.metadata().clone(), options.with_schema(schema))
+    })
+}
+
+/// Has times of INT96 read in µs: some are in years that ns do not reach in 64 bits, and would
+/// be others. `leaves` has the columns that values are in, from this field's first on.
+fn in_microseconds<'c>(
+    field: &FieldRef,
+    leaves: &mut impl Iterator<Item = &'c ColumnDescPtr>,
+) -> FieldRef {
+    let data_type = match field.data_type() {
+        ArrowType::List(element) => ArrowType::List(in_microseconds(element, leaves)),
+        ArrowType::Map(entry, is_sorted) => {
+            ArrowType::Map(in_microseconds(entry, leaves), *is_sorted)
+        }
+        ArrowType::Struct(fields) => {
+            let fields = fields.iter();
+            ArrowType::Struct(fields.map(|field| in_microseconds(field, leaves)).collect())
+        }
+        of_leaf => match leaves.next().map(|leaf| leaf.physical_type()) {
+            Some(PhysicalType::INT96) => ArrowType::Timestamp(TimeUnit::Microsecond, None),
+            _ => of_leaf.clone(),
+        },
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
 /// Damaged data may be more than the library expects.
-fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    let read = catch_unwind(AssertUnwindSafe(read));
-    read.unwrap_or_else(|_| Err(ParquetError::General("its data makes no sense".to_owned())))
+fn checked<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    let damaged = || Err(ParquetError::General("its data makes no sense".to_owned()));
+    guarded(read).unwrap_or_else(damaged)
 }
 
 /// What is wrong with a file, in words.
@@ -346,7 +383,7 @@ impl ParquetPartition {
             Some(reader) if reader.next == self.given => reader,
             _ => self.open_reader(reading)?,
         };
-        let read = guarded(|| {
+        let read = checked(|| {
             reader
                 .batches
                 .next()
@@ -408,7 +445,7 @@ impl ParquetPartition {
         });
         let batch_rows = batch_rows(row_bytes);
         let all: Vec<usize> = (first..groups.len()).collect();
-        let batches = guarded(|| {
+        let batches = checked(|| {
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
                 .with_projection(mask)
                 .with_row_groups(all)

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
+use ::parquet::data_type::{Int64Type, Int96, Int96Type};
 use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use ::parquet::schema::parser::parse_message_type;
 use arrow_array::types::Int32Type;
 use arrow_array::{
     Array, ArrayRef, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array, Int8Array,
@@ -191,6 +194,67 @@ fn types_of_other_programs_are_read_where_nothing_is_lost() {
             {"id":"Y2Q=","money":-0.0100,"i8":2,"u16":0,"i32":3,"f32":"NaN","ms":"1970-01-01T00:00:01.500Z","us":"1969-12-31T23:59:59.999Z","ns":"1969-12-31T23:59:59.999Z","date":"1969-12-31T00:00:00Z","gone":null}
             4 times are cut"#]],
     );
+}
+
+/// They are days and ns of the day, and have years that ns since 1970 do not reach.
+#[test]
+fn old_times_have_all_years() {
+    let text = "message rows {
+        required int64 n;
+        required group within { required int96 t; }
+        required int96 t;
+        required int64 ns (TIMESTAMP(NANOS,true));
+    }";
+    let schema = parse_message_type(text).expect("a schema");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rows.parquet");
+    let file = File::create(&path).expect("it is writable");
+    let mut writer =
+        SerializedFileWriter::new(file, Arc::new(schema), Arc::default()).expect("a file");
+    let mut group = writer.next_row_group().expect("a row group");
+    // Days since 4713 BC.
+    let time = |day: u32, ns: u32| {
+        let mut time = Int96::new();
+        time.set_data(ns, 0, day);
+        time
+    };
+    let (first, last) = (time(1_721_426, 0), time(5_373_484, 999_000_000));
+    let recent = time(2_440_588, 1_500_000);
+    let mut column = |write: &dyn Fn(&mut SerializedColumnWriter<'_>)| {
+        let column = group.next_column().expect("it is writable");
+        let mut column = column.expect("one more");
+        write(&mut column);
+        column.close().expect("it is writable");
+    };
+    let numbers = |column: &mut SerializedColumnWriter<'_>| {
+        let written = column.typed::<Int64Type>();
+        let written = written.write_batch(&[1, 2, 3], None, None);
+        written.expect("it is writable");
+    };
+    let times = |column: &mut SerializedColumnWriter<'_>| {
+        let written = column.typed::<Int96Type>();
+        let written = written.write_batch(&[first, last, recent], None, None);
+        written.expect("it is writable");
+    };
+    column(&numbers);
+    column(&times);
+    column(&times);
+    column(&numbers);
+    group.close().expect("it is writable");
+    writer.close().expect("it is writable");
+    let within = DataType::Record([required("t", DataType::Timestamp)].into());
+    let fields = [
+        required("n", DataType::Int64),
+        required("within", within),
+        required("t", DataType::Timestamp),
+        required("ns", DataType::Timestamp),
+    ];
+    let read = read(&plan_of(&[&path]), context_of(&fields, 1_024), false).expect("rows");
+    expect![[r#"
+        {"n":1,"within":{"t":"0001-01-01T00:00:00Z"},"t":"0001-01-01T00:00:00Z","ns":"1970-01-01T00:00:00Z"}
+        {"n":2,"within":{"t":"9999-12-31T00:00:00.999Z"},"t":"9999-12-31T00:00:00.999Z","ns":"1970-01-01T00:00:00Z"}
+        {"n":3,"within":{"t":"1970-01-01T00:00:00.001Z"},"t":"1970-01-01T00:00:00.001Z","ns":"1970-01-01T00:00:00Z"}"#]].assert_eq(&read.rows.join("\n"));
+    assert_eq!(read.cut_times, 5);
 }
 
 #[test]
