@@ -63,6 +63,8 @@ enum Write {
     /// A message with the value as its field.
     Wrapped(Box<WriteField>),
     Message(WriteMessage),
+    /// A message between two keys, as proto2 has them.
+    Group(WriteMessage),
     List {
         element: Box<Write>,
         is_packed: bool,
@@ -73,6 +75,8 @@ enum Write {
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
 const LENGTH: u32 = 2;
+const GROUP_START: u32 = 3;
+const GROUP_END: u32 = 4;
 const FIXED32: u32 = 5;
 
 impl ProtobufEncoder {
@@ -145,8 +149,14 @@ fn plan(field: &FieldDescriptor, column: &Field, name: &str) -> Result<Write, St
         ));
     }
     let mismatch = || mismatch(name, column, &type_name(field));
+    let value = |column: &Field, name: &str| {
+        value(&field.kind(), column, name).map(|write| match write {
+            Some(Write::Message(message)) if field.is_group() => Some(Write::Group(message)),
+            write => write,
+        })
+    };
     if field.cardinality() != Cardinality::Repeated {
-        return value(&field.kind(), column, name)?.ok_or_else(mismatch);
+        return value(column, name)?.ok_or_else(mismatch);
     }
     let DataType::List(element) = &column.data_type else {
         return Err(mismatch());
@@ -157,7 +167,7 @@ fn plan(field: &FieldDescriptor, column: &Field, name: &str) -> Result<Write, St
             "`{name}` may be null, which no element is in Protobuf"
         ));
     }
-    let element = value(&field.kind(), element, &name)?.ok_or_else(mismatch)?;
+    let element = value(element, &name)?.ok_or_else(mismatch)?;
     Ok(Write::List {
         element: Box::new(element),
         is_packed: is_packed(field),
@@ -280,6 +290,7 @@ impl WriteField {
             write_key(out, self.number, self.write.wire());
             let value = out.len();
             self.write.value(array, row, out)?;
+            self.write.end(self.number, out);
             // A length, too, is zero only of what is empty.
             if self.is_zero_absent && out[value..].iter().all(|byte| *byte == 0) {
                 out.truncate(before);
@@ -301,6 +312,7 @@ impl WriteField {
         for row in elements {
             write_key(out, self.number, element.wire());
             element.value(list.values(), row, out)?;
+            element.end(self.number, out);
         }
         Ok(())
     }
@@ -319,6 +331,14 @@ impl Write {
             | Write::Wrapped(_)
             | Write::Message(_)
             | Write::List { .. } => LENGTH,
+            Write::Group(_) => GROUP_START,
+        }
+    }
+
+    /// Ends a value whose end is written.
+    fn end(&self, number: u32, out: &mut Vec<u8>) {
+        if matches!(self, Write::Group(_)) {
+            write_key(out, number, GROUP_END);
         }
     }
 
@@ -353,6 +373,9 @@ impl Write {
             Write::Message(message) => {
                 let columns = array.as_struct().columns();
                 return with_length(out, |out| message.write(columns, row, out));
+            }
+            Write::Group(message) => {
+                return message.write(array.as_struct().columns(), row, out);
             }
             Write::List { .. } => return Err("a list is no element of a list".to_owned()),
         }

@@ -201,6 +201,32 @@ fn rows_are_written_by_schemas_of_others() {
 }
 
 #[test]
+fn groups_are_between_two_keys() {
+    let schema = parsed(
+        "syntax = \"proto2\"; message M {
+            optional group One = 14 { optional int32 n = 1; }
+            repeated group Some = 2 {
+                required string text = 1;
+                optional group Deep = 3 { optional int32 n = 1; }
+            }
+        }",
+    );
+    let inner = || record(vec![nullable("n", D::Int32)]);
+    let element = record(vec![field("text", D::Utf8), nullable("deep", inner())]);
+    let columns = Schema::new(vec![
+        nullable("one", inner()),
+        field("some", list(field("item", element))),
+    ]);
+    let rows = [
+        r#"{"one":{"n":1},"some":[{"text":"a"},{"text":"","deep":{"n":2}}]}"#,
+        r#"{"one":{},"some":[]}"#,
+        r#"{"some":[]}"#,
+    ];
+    let written = round_trip(&schema, &columns, &rows);
+    assert_eq!(written[1], [0x73, 0x74]);
+}
+
+#[test]
 fn lists_are_packed_as_the_schema_says() {
     let columns = Schema::new(
         ["a", "b", "c"]
