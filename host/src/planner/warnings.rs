@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
+use crate::format::Format;
 use crate::logic::Kind;
 use crate::plan::{Delivery, EventTime, Node, NodeKind, Plan, StateBackend};
 use crate::schema::{DataType, Field};
@@ -20,6 +21,7 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
             warn_unread(config, node, &mut warnings);
         }
         warn_of_input(config, node, &mut warnings);
+        warn_of_rows_not_whole(config, node, &mut warnings);
         warn_of_lost_corrections(config, node, table.is_some(), &mut warnings);
         if windowed[id] {
             warn_of_ingestion_time(config, node, &mut warnings);
@@ -102,6 +104,36 @@ fn warn_of_input(config: &Config, node: &Node, warnings: &mut Diagnostics) {
         }
         warnings.push(warning);
     }
+}
+
+/// Warns of a source that takes back rows as the database tells them: mostly it shows where
+/// they are not whole, but not where PostgreSQL has the default of a column instead.
+fn warn_of_rows_not_whole(config: &Config, node: &Node, warnings: &mut Diagnostics) {
+    let NodeKind::Source(source) = &node.kind else {
+        return;
+    };
+    let format = source.connector.row_format();
+    match &format.format {
+        Format::Debezium(debezium) if debezium.changes.key.is_none() => {}
+        _ => return,
+    }
+    if format.tells_whole_rows {
+        return;
+    }
+    let mut warning = Mistake::warning(format!(
+        "source `{}` takes back what is gone as the database tells it, and PostgreSQL tells \
+         whole rows only if it is asked to",
+        node.name
+    ))
+    .help(
+        "there, `ALTER TABLE … REPLICA IDENTITY FULL` asks for it; `debezium = { replica_identity \
+         = \"full\" }` says that rows are whole, as those of MySQL and others are; or name the \
+         table's key: `debezium = { key = … }`",
+    );
+    if let Some(place) = place(config, &node.name) {
+        warning = warning.at(place, "");
+    }
+    warnings.push(warning);
 }
 
 /// Warns of results that replace others where that gets lost.

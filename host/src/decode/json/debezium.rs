@@ -23,7 +23,7 @@ use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
 use serde_json::Value as Json;
 
-use self::columns::{field_schema, prepare, row_fields};
+use self::columns::{defaults, field_schema, prepare, row_fields};
 use self::members::{each_member, members};
 use self::message::{Change, Message};
 use self::whole::{OldRow, TableColumns, check_whole, lacks_before};
@@ -66,6 +66,8 @@ struct KnownSchema {
     text: Vec<u8>,
     /// Whether it has each column; empty where messages have none.
     columns: Vec<bool>,
+    /// The columns of the table that have a default.
+    defaults: Vec<(String, Json)>,
     /// Why no row can be read that has it.
     problem: Option<String>,
 }
@@ -252,6 +254,7 @@ impl DebeziumRows {
             fields: &self.rows.fields,
             by_name: &self.shape.by_name,
             declared: &self.known.columns,
+            defaults: &self.known.defaults,
         };
         check_whole(&row, &columns, self.tells_whole_rows, &mut self.scratch)
             .and_then(|()| self.read_row(row.data, row.scanner, row.before))
@@ -486,6 +489,7 @@ impl DebeziumRows {
             }
             None => Vec::new(),
         };
+        self.known.defaults = defaults(fields);
         let mut declared = self.timestamps.iter().cloned();
         for field in &mut self.rows.fields {
             let schema = field_schema(fields, &field.name);

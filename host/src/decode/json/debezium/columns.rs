@@ -161,3 +161,13 @@ pub(super) fn field_schema<'s>(fields: Option<&'s Json>, name: &str) -> Option<&
     let mut fields = fields?.as_array()?.iter();
     fields.find(|field| field.get("field").and_then(Json::as_str) == Some(name))
 }
+
+/// The fields that have a default, and that.
+pub(super) fn defaults(fields: Option<&Json>) -> Vec<(String, Json)> {
+    let fields = fields.and_then(Json::as_array);
+    let default = |field: &Json| {
+        let name = field.get("field")?.as_str()?;
+        Some((name.to_owned(), field.get("default")?.clone()))
+    };
+    fields.into_iter().flatten().filter_map(default).collect()
+}

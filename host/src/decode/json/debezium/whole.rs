@@ -2,8 +2,8 @@
 //! has to be the row that was added, or what was made of that stays for ever.
 //!
 //! PostgreSQL tells the key alone, unless the table's replica identity is full. Debezium has
-//! null for the other columns then, or, where they may not be null, a zero, false or an empty
-//! text.
+//! null for the other columns then, their default, or, where they may not be null, a zero of
+//! their type.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -33,6 +33,16 @@ pub(super) struct TableColumns<'c> {
     pub by_name: &'c hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::RandomState>,
     /// Whether the message's schema has each; empty without one.
     pub declared: &'c [bool],
+    /// The columns of the table that have a default, by the message's schema.
+    pub defaults: &'c [(String, Json)],
+}
+
+/// A value of a row before a change.
+struct OldValue {
+    is_key: bool,
+    /// Whether it may stand for one that is not told.
+    stands_in: bool,
+    range: Range<usize>,
 }
 
 /// Refuses a row that is not told whole, as far as it shows. `is_trusted` says that one which
@@ -45,7 +55,7 @@ pub(super) fn check_whole(
 ) -> Result<(), RowFault> {
     row.check_fields(columns, scratch)?;
     let is_whole = is_trusted || row.teller == Teller::Whole;
-    match is_whole || !row.is_key_alone(scratch)? {
+    match is_whole || !row.is_key_alone(columns.defaults, scratch)? {
         true => Ok(()),
         false => Err(key_alone()),
     }
@@ -94,23 +104,26 @@ impl OldRow<'_> {
     }
 
     /// Whether a row has nothing but its key, as far as it shows.
-    fn is_key_alone(&self, scratch: &mut Vec<u8>) -> Result<bool, RowFault> {
+    fn is_key_alone(
+        &self,
+        defaults: &[(String, Json)],
+        scratch: &mut Vec<u8>,
+    ) -> Result<bool, RowFault> {
         let data = self.data;
-        let is_empty = |value: &Range<usize>| stands_in(&data[value.clone()], self.teller);
-        let values = self.values(&self.before, &[], scratch)?;
-        if !values.iter().any(|(_, value)| is_empty(value)) {
+        let values = self.values(&self.before, &[], defaults, scratch)?;
+        if !values.iter().any(|value| value.stands_in) {
             return Ok(false);
         }
-        let values = self.values(&self.before, &key_names(self.key), scratch)?;
+        let values = self.values(&self.before, &key_names(self.key), defaults, scratch)?;
         // Which fields are the key, a file does not tell.
-        let is_told = values.iter().any(|(is_key, _)| *is_key);
-        let is_kept = |(is_key, value): &(bool, Range<usize>)| match is_told {
-            true => *is_key,
-            false => !is_empty(value),
+        let is_told = values.iter().any(|value| value.is_key);
+        let is_kept = |value: &OldValue| match is_told {
+            true => value.is_key,
+            false => !value.stands_in,
         };
-        let others = values.iter().filter(|it| !is_kept(it));
+        let others = values.iter().filter(|value| !is_kept(value));
         let kept = values.len() - others.clone().count();
-        if kept == values.len() || !others.clone().all(|(_, value)| is_empty(value)) {
+        if kept == values.len() || !others.clone().all(|value| value.stands_in) {
             return Ok(false);
         }
         if !is_told && kept > 1 {
@@ -121,49 +134,84 @@ impl OldRow<'_> {
         };
         // Of an update, the key is told only where it is another one. Both rows were written
         // by one program: their columns have one order.
-        let now = self.values(after, &[], scratch)?;
+        let now = self.values(after, &[], &[], scratch)?;
         let pairs = values.iter().zip(&now);
         let differs = |wanted: bool| {
-            pairs.clone().any(|(old, (_, new))| {
-                is_kept(old) == wanted && data[old.1.clone()] != data[new.clone()]
+            pairs.clone().any(|(old, new)| {
+                is_kept(old) == wanted && data[old.range.clone()] != data[new.range.clone()]
             })
         };
         Ok(now.len() == values.len() && differs(true) && differs(false))
     }
 
-    /// The values of a row, and whether each is of one of these names.
+    /// The values of a row whose key has these names.
     fn values(
         &self,
         row: &Range<usize>,
-        names: &[String],
+        key: &[String],
+        defaults: &[(String, Json)],
         scratch: &mut Vec<u8>,
-    ) -> Result<Vec<(bool, Range<usize>)>, RowFault> {
+    ) -> Result<Vec<OldValue>, RowFault> {
+        // A column's default and whether it is of the key, in one number.
         let wanted = |name: &[u8]| {
-            let is_one = names.iter().any(|it| it.as_bytes() == name);
-            Some(usize::from(is_one))
+            let default = defaults.iter().position(|it| it.0.as_bytes() == name);
+            let is_key = key.iter().any(|it| it.as_bytes() == name);
+            Some(2 * default.map_or(0, |default| default + 1) + usize::from(is_key))
         };
         let mut values = Vec::new();
-        each_member(self.scanner, row.start, scratch, wanted, |is_one, value| {
-            values.push((is_one == 1, value));
+        each_member(self.scanner, row.start, scratch, wanted, |known, range| {
+            let default = (known / 2).checked_sub(1).map(|index| &defaults[index].1);
+            let value = &self.data[range.clone()];
+            values.push(OldValue {
+                is_key: known % 2 == 1,
+                stands_in: stands_in(value, default, self.teller),
+                range,
+            });
         })?;
         Ok(values)
     }
 }
 
-/// Whether a value may stand for one that is not told.
-fn stands_in(value: &[u8], teller: Teller) -> bool {
-    let is_zero = |value: &[u8]| value.iter().all(|byte| b"0.-+eE".contains(byte));
-    match value {
-        b"null" => true,
-        b"false"
-        | b"\"\""
-        | b"[]"
-        | b"{}"
-        | b"\"{}\""
-        | b"\"AA==\""
-        | b"\"1970-01-01T00:00:00Z\"" => teller == Teller::Postgres,
-        _ => teller == Teller::Postgres && is_zero(value),
+/// Whether a value may stand for one that is not told, of a column with this default.
+fn stands_in(value: &[u8], default: Option<&Json>, teller: Teller) -> bool {
+    if value == b"null" || teller != Teller::Postgres {
+        return value == b"null";
     }
+    let is_simple = !matches!(value.first(), Some(b'"' | b'{' | b'['));
+    if is_simple && default.is_none() {
+        return value == b"false" || is_zero(value);
+    }
+    let value = serde_json::from_slice::<Json>(value);
+    value.is_ok_and(|value| Some(&value) == default || is_empty(&value))
+}
+
+/// Whether a value is what Debezium has for one that a column needs and PostgreSQL has not told:
+/// a zero of its type, which for a point is one with its bytes beside it.
+fn is_empty(value: &Json) -> bool {
+    match value {
+        Json::Null => true,
+        Json::Bool(is) => !is,
+        Json::Number(number) => is_zero(number.to_string().as_bytes()),
+        Json::String(text) => is_empty_text(text),
+        Json::Array(elements) => elements.iter().all(is_empty),
+        Json::Object(members) => members
+            .iter()
+            .all(|(name, value)| name == "wkb" || is_empty(value)),
+    }
+}
+
+fn is_zero(value: &[u8]) -> bool {
+    value.iter().all(|byte| b"0.-+eE".contains(byte))
+}
+
+/// The same of a text: a number, the first moment of 1970, a time of day, a duration, a UUID;
+/// the base64 of zeros; a record or list as a text.
+fn is_empty_text(text: &str) -> bool {
+    let rest = text.strip_prefix("1970-01-01").unwrap_or(text);
+    let is_of = |bytes: &[u8]| rest.bytes().all(|byte| bytes.contains(&byte));
+    matches!(rest, "" | "{}" | "[]")
+        || (rest.contains('0') && is_of(b"0:.-+eE TZPYMWDHS"))
+        || is_of(b"A=")
 }
 
 /// The fields that the key of a message has, if it is JSON.

@@ -155,6 +155,63 @@ fn the_key_of_a_message_tells_which_fields_it_has() {
     "#]].assert_eq(&decode_keyed(&format, &messages));
 }
 
+/// As Debezium's connector writes them for columns that cannot be null, or have a default.
+#[test]
+fn what_stands_for_values_is_known_by_its_type() {
+    let deleted = |value: &Value| {
+        let row = json!({"id": 1, "name": null, "it": value});
+        let change = told_by("postgresql".into(), "d", row, Value::Null);
+        (Some(json!({"id": 1})), change)
+    };
+    let empty = json!([
+        0, 0.0, false, "", "0", "0.00", "AA==", "AAAAAAAAAAA=", "{}", "1970-01-01",
+        "1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000Z", "00:00:00Z", "00:00:00+00:00",
+        "P0Y0M0DT0H0M0S", "00000000-0000-0000-0000-000000000000",
+        {"scale": 0, "value": "AA=="},
+        {"x": 0.0, "y": 0.0, "wkb": "AQEAAAAAAAAAAAAAAAAAAAAAAAAA", "srid": null},
+        [], {},
+    ]);
+    let told = json!([
+        1, true, "7", "0.01", "AQ==", "E", "T", "1970-01-02T00:00:00Z", "00:00:01Z",
+        {"scale": 0, "value": "AQ=="}, {"x": 0.0, "y": 1.0, "wkb": "AQE="}, [1],
+    ]);
+    let format = format(None, TextDecimals::Precise);
+    let rows_of = |values: &Value| {
+        let values = values.as_array().expect("a list");
+        let messages: Vec<_> = values.iter().map(deleted).collect();
+        let decoded = decode_keyed(&format, &messages);
+        let taken_back = decoded.lines().filter(|line| line.contains(" -{"));
+        (values.len(), taken_back.count())
+    };
+    let (count, taken_back) = rows_of(&empty);
+    assert_eq!((count, taken_back), (20, 0));
+    let (count, taken_back) = rows_of(&told);
+    assert_eq!(taken_back, count);
+}
+
+#[test]
+fn defaults_show_in_messages_with_their_schema() {
+    let row = |status: &str| json!({"id": 1, "name": "new", "status": status});
+    let with_schema = |row: Value| {
+        let fields = json!([
+            {"field": "id", "type": "int64"},
+            {"field": "name", "type": "string", "default": "new"},
+            {"field": "status", "type": "string", "default": "open"},
+        ]);
+        let change = json!({
+            "schema": {"fields": [{"field": "before", "fields": fields}]},
+            "payload": told_by("postgresql".into(), "d", row, Value::Null),
+        });
+        (Some(json!({"id": 1})), change)
+    };
+    let messages = [with_schema(row("open")), with_schema(row("paid"))];
+    let format = format(None, TextDecimals::Precise);
+    expect![[r#"
+        1 -{"id":1,"name":"new"} 1700000000000
+        0: field `before` is a key alone, as it seems, and no whole row: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`. If it is whole, `debezium = { replica_identity = "full" }` says so
+    "#]].assert_eq(&decode_keyed(&format, &messages));
+}
+
 #[test]
 fn by_a_key_nothing_else_is_needed() {
     let key: &[&str] = &["id"];
