@@ -503,6 +503,9 @@ async fn restore_latest(
             }
         )));
     }
+    if let Some(why) = forgotten_by_sinks(durable, known, committed) {
+        return Err(outside_error(why));
+    }
     let mut damage = None;
     for candidate in candidates(durable, known, committed) {
         match durable.restore(candidate.id, offload).await {
@@ -527,6 +530,33 @@ async fn restore_latest(
         ))),
         None => Ok(None),
     }
+}
+
+/// Why no checkpoint can be chosen, although there are some: where the rows of all of them are,
+/// nobody knows of any. Only the newest one may never have been committed.
+fn forgotten_by_sinks(
+    durable: &Durable,
+    known: &[CheckpointInfo],
+    committed: Option<CheckpointId>,
+) -> Option<String> {
+    if durable.participants.is_empty() || known.iter().any(|known| Some(known.id) == committed) {
+        return None;
+    }
+    let later = known.iter().rev();
+    let later = later.filter(|known| known.is_transactional && Some(known.id) > committed);
+    let (newest, before) = (later.clone().next()?.id, later.clone().nth(1)?.id);
+    let names = durable.participants.names().join(", ");
+    let has = match committed {
+        Some(id) => format!("checkpoint {id} is the last that it has"),
+        None => "it has none".to_owned(),
+    };
+    Some(format!(
+        "what was written up to checkpoint {before} was committed to {names}, where {has}: it is \
+         another server, or was emptied or set back. Bring back what it had; or go on with \
+         `--from {newest}`, if it does not matter that rows before that are missing there \
+         (`--from {before}` if those of the last interval may come twice); or start anew with \
+         `--fresh`, which writes all rows again"
+    ))
 }
 
 /// The checkpoints that a run may go on from, the newest first.
