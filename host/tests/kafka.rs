@@ -31,6 +31,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use sluicebox::checkpoint::snapshot::SourceSnapshot;
+use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::checkpoint::transaction::{Participant, Participants};
 use sluicebox::clock::SystemClock;
 use sluicebox::connector::kafka::transaction::PROGRESS_TOPIC;
@@ -916,16 +917,23 @@ fn a_broker_that_wants_tls_and_a_password_is_served() -> Outcome {
 }
 
 fn run_committed(plan: Plan) -> Result<(), String> {
+    run_committed_with(plan, &[])
+}
+
+fn run_committed_with(plan: Plan, others: &[Arc<dyn Participant>]) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let ran = runtime.block_on(async {
-        let durable = Durable::open(&plan)?.expect("it has checkpoints");
+        let mut durable = Durable::open(&plan)?.expect("it has checkpoints");
+        for other in others {
+            durable.participants.add(other.clone());
+        }
         let job = Job::new(plan, Arc::new(SystemClock)).keeping(durable);
         job.run().await.map(drop)
     });
     ran.map_err(|error| error.to_string())
 }
 
-/// Checkpoints commit the group's offsets, also without a transaction.
+/// Checkpoints commit the group's offsets, also without a transaction, and with one of others.
 fn tools_see_how_far_checkpoints_have_come() -> Outcome {
     let broker = broker()?;
     let topic = topic(broker, "group", 1);
@@ -940,6 +948,10 @@ fn tools_see_how_far_checkpoints_have_come() -> Outcome {
     assert_eq!(broker.committed(&group, &topic, 0), None);
     run_committed(plan).expect("a copy");
     let committed = broker.committed(&group, &topic, 0);
+    assert_eq!(committed, Some((10, String::new())));
+    let elsewhere = reading(broker, &topic, &more.replace("of-", "elsewhere-"));
+    run_committed_with(elsewhere, &[Arc::new(MemoryTransaction::new(Vec::new()))]).expect("a copy");
+    let committed = broker.committed(&format!("elsewhere-{topic}"), &topic, 0);
     assert_eq!(committed, Some((10, String::new())));
     // A pipeline of another name can continue from there.
     let more = format!("until = \"end\"\nstart = \"committed\"\ngroup = \"of-{topic}\"\n{IDS}");

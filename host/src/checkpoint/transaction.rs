@@ -50,6 +50,11 @@ pub trait Participant: Send + Sync {
     /// number and the positions of its sources.
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError>;
 
+    /// Whether the positions of this source are committed where its own system looks for them.
+    fn commits_positions_of(&self, _source: &str) -> bool {
+        false
+    }
+
     /// Whether prepared rows outlive the process, so that the next one can commit
     /// them.
     fn can_commit_later(&self) -> bool {
@@ -109,6 +114,12 @@ impl Participants {
     pub fn names(&self) -> Vec<String> {
         let names = self.all.iter().map(|participant| participant.name());
         names.map(str::to_owned).collect()
+    }
+
+    /// Whether one of them commits the positions of this source.
+    pub fn commit_positions_of(&self, source: &str) -> bool {
+        let mut all = self.all.iter();
+        all.any(|participant| participant.commits_positions_of(source))
     }
 
     /// The handle that sinks of this kind write with, if its participant takes part.

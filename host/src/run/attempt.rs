@@ -385,7 +385,7 @@ impl Attempt<'_> {
                 Offload::Inline => 1,
             },
             clock: self.pipeline.clock.clone(),
-            is_transactional: !self.participants().is_empty(),
+            is_transactional: self.participants().commit_positions_of(&node.name),
             bootstraps: plan.bootstraps,
             is_checkpointed: self.pipeline.durable.is_some(),
             are_checkpoints_kept: self.are_checkpoints_kept(),

@@ -473,6 +473,10 @@ impl Participant for KafkaTransaction {
         Ok(())
     }
 
+    fn commits_positions_of(&self, source: &str) -> bool {
+        self.sources.iter().any(|it| it.node == source)
+    }
+
     /// Does nothing, since the fence has aborted the open transaction.
     fn abort(&self) -> Result<(), TransactionError> {
         Ok(())
