@@ -201,8 +201,11 @@ impl Pages<'_> {
 
     /// Waits until all transactions have ended that run now, but not for ever.
     async fn wait_for_others(&self, who: &str) -> Result<(), Failure> {
-        const RUNNING: &str = "SELECT virtualxid FROM pg_locks WHERE locktype = 'virtualxid' \
-                               AND granted AND pid IS DISTINCT FROM pg_backend_pid()";
+        // Those of other databases cannot write here.
+        const RUNNING: &str = "SELECT virtualxid FROM pg_locks l WHERE locktype = 'virtualxid' AND granted \
+             AND pid IS DISTINCT FROM pg_backend_pid() AND NOT EXISTS \
+                 (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid \
+                  AND a.datname <> current_database())";
         let began = Instant::now();
         let running: Vec<String> = self
             .client

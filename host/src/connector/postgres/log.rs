@@ -128,8 +128,7 @@ impl Reader for LogReader {
                 self.tell_place(events).await?;
                 copied
             }
-            Some(end) => {
-                kept.check(&client, end).await?;
+            Some(_) => {
                 self.look(&client, &kept, table.id).await?;
                 kept.copy_slot(&client).await?
             }
@@ -201,7 +200,7 @@ impl LogReader {
         Ok(())
     }
 
-    /// Looks whether the publication is what it was when reading began.
+    /// Looks whether the slot is there, and the publication is what it was when reading began.
     async fn look(&mut self, client: &Client, kept: &Kept, table: u32) -> Result<(), Failure> {
         let look = kept.look(client, table).await?;
         if self.place.published.is_none() {
@@ -213,6 +212,7 @@ impl LogReader {
             return Err(kept.altered(client).await);
         }
         let read = self.place.end.unwrap_or(0);
+        kept.check(client, read).await?;
         self.complete.looked(read, look.ended, look.next);
         Ok(())
     }

@@ -107,7 +107,7 @@ impl Participant for RedisTransaction {
         };
         match begun().map_err(|failure| self.failed(step, failure))? {
             true => Ok(()),
-            false => Err(self.fenced.is_fenced(step)),
+            false => Err(self.overtaken(&open.session, step)),
         }
     }
 
@@ -132,7 +132,7 @@ impl Participant for RedisTransaction {
         let answer = open.session.run(&execute);
         let mut answer = answer.map_err(|failure| self.failed(step, failure))?;
         match answer.pop() {
-            None | Some(Value::Nil) => return Err(self.fenced.is_fenced(step)),
+            None | Some(Value::Nil) => return Err(self.overtaken(&open.session, step)),
             Some(Value::Array(answers)) => self.check(&answers)?,
             Some(answer) => {
                 // None was executed.
@@ -158,6 +158,21 @@ impl Participant for RedisTransaction {
 }
 
 impl RedisTransaction {
+    /// Why what is watched is not what it was.
+    fn overtaken(&self, session: &Session, step: &str) -> TransactionError {
+        let key = self.key();
+        match session.ask(&[b"HGET", key.as_bytes(), b"epoch"]) {
+            Ok(Value::Nil) => {
+                let cause = format!(
+                    "the key `{key}`, which has the number of the last checkpoint, was deleted: \
+                     perhaps the server was emptied"
+                );
+                self.failed(step, Failure::new(cause, Fault::OUTSIDE))
+            }
+            _ => self.fenced.is_fenced(step),
+        }
+    }
+
     /// Redis executes the other commands of a transaction where one of them fails.
     fn check(&self, answers: &[Value]) -> Result<(), TransactionError> {
         let failed = answers.iter().filter_map(|answer| match answer {
