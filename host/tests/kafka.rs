@@ -878,12 +878,15 @@ fn a_broker_that_wants_tls_and_a_password_is_served() -> Outcome {
     let to = topic(broker, "secured-out", 1);
     broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":\"one\",\"at\":0}"]);
     let (address, trusted) = broker.secure();
-    let copying = |password: &str| {
-        let properties = format!(
+    let properties = |password: &str, trusted: &Path| {
+        format!(
             "properties = {{ \"security.protocol\" = \"sasl_ssl\", \"sasl.mechanism\" = \
              \"PLAIN\", \"sasl.username\" = \"shop\", \"sasl.password\" = \"{password}\", \
              \"ssl.ca.location\" = {trusted:?} }}"
-        );
+        )
+    };
+    let copying = |password: &str| {
+        let properties = properties(password, &trusted);
         let text = format!(
             r#"
             name = "{to}"
@@ -911,6 +914,23 @@ fn a_broker_that_wants_tls_and_a_password_is_served() -> Outcome {
     };
     let refused = run_committed(copying("wrong")).expect_err("the password is wrong");
     assert!(refused.contains("uthentication failed"), "{refused}");
+    // A source alone is told the same.
+    let nobody = Path::new("/etc/ssl/certs/ca-certificates.crt");
+    for (password, trusted, expected) in [
+        ("wrong", &*trusted, "Invalid username or password"),
+        ("s3cret", nobody, "certificate verify failed"),
+    ] {
+        let text = format!(
+            "name = \"refused\"\n[sources.in]\ntype = \"kafka\"\nbrokers = \"{address}\"\n\
+             topic = \"{from}\"\n{IDS}\n{}\n[sinks.out]\ntype = \"blackhole\"\ninput = \"in\"",
+            properties(password, trusted)
+        );
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let job = Job::new(plan_of(&text, Path::new(".")), Arc::new(SystemClock));
+        let refused = runtime.block_on(job.run()).map(drop);
+        let refused = refused.expect_err("it is not let in").to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
     run_committed(copying("s3cret")).expect("it is let in");
     assert_eq!(broker.read(&to, true).len(), 1);
     Ok(())

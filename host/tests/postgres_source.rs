@@ -52,6 +52,8 @@ tests![
     a_first_start_that_fails_leaves_nothing,
     an_altered_publication_ends_the_run,
     an_altered_publication_is_not_gone_on_with,
+    a_slot_that_is_dropped_ends_the_run,
+    what_the_log_has_let_go_of_is_refused_before_anything_is_changed,
     nothing_is_lost_or_doubled_by_kills,
 ];
 
@@ -880,6 +882,41 @@ fn an_altered_publication_is_not_gone_on_with() -> Outcome {
         error: source `in`: database `shop` on SERVER: the publication `gone_away` is gone, and with it what has changed since: let go of what the checkpoint knows of this source (`--drop`), which begins anew with the rows that are there
           the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
     "#]].assert_eq(&running.ends_with(&case));
+    Ok(())
+}
+
+fn what_the_log_has_let_go_of_is_refused_before_anything_is_changed() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE TABLE earlier (id bigint PRIMARY KEY); INSERT INTO earlier VALUES (1); \
+         ALTER TABLE earlier REPLICA IDENTITY FULL",
+    );
+    let source = "table = \"earlier\"\nlog = {}\nfields = { id = \"int64\" }";
+    let case = Case::reading(server, "earlier", source, &shown());
+    case.succeed();
+    server.sql("INSERT INTO earlier VALUES (2)");
+    let read = case.succeed();
+    let (is_good, said) = case.command(&["run", "--quiet", "--from", "2"]);
+    assert!(
+        !is_good && said.contains("the slot `sluicebox_earlier_earlier` was moved on"),
+        "{said}"
+    );
+    assert_eq!(case.read("out.jsonl"), read);
+    assert_eq!(case.succeed(), read, "it goes on as before");
+    Ok(())
+}
+
+/// The connection's own copy of it could be read on, and nobody would go on from there.
+fn a_slot_that_is_dropped_ends_the_run() -> Outcome {
+    let server = server()?;
+    let (case, mut running) = reading_changes(server, "dropped");
+    server.sql("SELECT pg_drop_replication_slot('dropped'); INSERT INTO dropped VALUES (2)");
+    let gone = expect![[r#"
+        error: source `in`: database `shop` on SERVER: the slot `dropped` is gone, and with it the changes since the checkpoint: let go of what the checkpoint knows of this source (`--drop`), which begins anew with the rows that are there
+          the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
+    "#]];
+    gone.assert_eq(&running.ends_with(&case));
+    gone.assert_eq(&case.fail());
     Ok(())
 }
 

@@ -47,6 +47,7 @@ tests![
     a_server_that_refuses_says_why,
     one_wrong_row_ends_the_run_with_its_text,
     a_run_that_was_replaced_writes_nothing,
+    checkpoints_are_kept_that_a_server_has_forgotten,
     a_server_without_memory_says_so_and_loses_nothing,
     nothing_is_lost_or_doubled_by_kills,
 ];
@@ -424,8 +425,9 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
     let fields = "fields = { user = \"utf8?\", score = \"float64?\" }";
     let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"sorted_set\"\nkey = \"w:{user}\"\n\
                  member = \"user\"\nscore = \"score\"";
-    for (row, expected) in [
+    for (name, row, expected) in [
         (
+            "no-key",
             r#"{"score":1}"#,
             expect![[r#"
             error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `user` is null; the row is {"user":null,"score":1.0}
@@ -433,21 +435,23 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "#]],
         ),
         (
+            "no-number",
             r#"{"user":"ann","score":"NaN"}"#,
             expect![[r#"
-            error: the run cannot continue from its checkpoint: checkpoint 1 was the last to be committed, and it is not here (there is none): bring its files back, or start anew with `--fresh`, which writes all rows again
-              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
-        "#]],
+                error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `score` is NaN, which is no score; the row is {"user":"ann","score":"NaN"}
+                  the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+            "#]],
         ),
         (
+            "no-score",
             r#"{"user":"ann"}"#,
             expect![[r#"
-            error: the run cannot continue from its checkpoint: checkpoint 1 was the last to be committed, and it is not here (there is none): bring its files back, or start anew with `--fresh`, which writes all rows again
-              the cause lies outside the host and does not pass by itself: put it right, then start the pipeline again
-        "#]],
+                error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `score` is null, and no score; the row is {"user":"ann","score":null}
+                  the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+            "#]],
         ),
     ] {
-        let case = Case::new(server, "wrong", restart, fields, sinks);
+        let case = Case::new(server, name, restart, fields, sinks);
         case.input(&format!("{{\"user\":\"bob\",\"score\":1}}\n{row}\n"));
         expected.assert_eq(&case.fail());
     }
@@ -495,6 +499,34 @@ fn a_run_that_was_replaced_writes_nothing() -> Outcome {
     assert!(told.to_string().contains("has taken over"), "{told}");
     let last = participant(&case);
     assert_eq!(last.fence(&stop).expect("it fences"), Some(2));
+    Ok(())
+}
+
+/// A server that was emptied, or is another one, says nothing of what it had.
+fn checkpoints_are_kept_that_a_server_has_forgotten() -> Outcome {
+    let server = server()?;
+    let sinks = "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"list\"\nkey = \"forgotten\"\n\
+                 value = \"n\"";
+    let case = Case::new(server, "forgotten", STATE, FIELDS, sinks);
+    case.input(ROWS).succeed();
+    server.ask(&["DEL", "sluicebox:forgotten", "forgotten"]);
+    let message = "error: the run cannot continue from its checkpoint: what was written up to \
+                   checkpoint 1 was committed to redis, where it has none: it is another server, \
+                   or was emptied or set back.";
+    for _ in 0..2 {
+        let said = case.fail();
+        assert!(said.contains(message), "{said}");
+    }
+    let mut on = host();
+    on.args(["run", "--quiet", "--from", "2"])
+        .arg(case.pipeline());
+    let output = on.output().expect("the host runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(server.ask(&["LRANGE", "forgotten", "0", "-1"]), "");
+    case.input(&format!("{ROWS}{{\"user\":\"eve\",\"n\":4}}\n"));
+    case.succeed();
+    assert_eq!(server.ask(&["LRANGE", "forgotten", "0", "-1"]), "4");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub mod subscription;
 /// Rows and positions committed with a checkpoint.
 pub mod transaction;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -74,27 +74,41 @@ pub fn settings(
 pub struct ClientLog {
     /// Names the client in messages: "source `clicks`".
     pub who: String,
-    /// The last reason that librdkafka gave for an error, which says more than
-    /// the error's code.
-    last_reason: Mutex<Option<String>>,
+    last: Mutex<Option<Reported>>,
+}
+
+/// An error that librdkafka has reported.
+pub struct Reported {
+    pub code: Option<RDKafkaErrorCode>,
+    /// Says more than the code.
+    pub reason: String,
 }
 
 impl ClientLog {
     pub fn new(who: impl Into<String>) -> Self {
         ClientLog {
             who: who.into(),
-            last_reason: Mutex::new(None),
+            last: Mutex::new(None),
         }
     }
 
     /// The error, with the reason that librdkafka gave for it.
     pub fn explain(&self, error: &KafkaError) -> String {
-        let said = self.last_reason.lock();
-        let said = said.unwrap_or_else(PoisonError::into_inner).take();
-        match said {
-            Some(said) => format!("{} ({said})", cause(error)),
+        match self.last().take() {
+            Some(Reported { reason, .. }) => format!("{} ({reason})", cause(error)),
             None => cause(error),
         }
+    }
+
+    /// Why the brokers do not let the client in, if that was its last error: it goes on trying,
+    /// and what is asked for gets no answer.
+    pub fn refusal(&self) -> Option<Reported> {
+        self.last()
+            .take_if(|last| fault_of(last.code) == Fault::OUTSIDE_LASTING)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Reported>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,11 +130,10 @@ impl ClientContext for ClientLog {
             return;
         }
         tracing::warn!("{}: {reason}", self.who);
-        let mut last_reason = self
-            .last_reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *last_reason = Some(reason.to_owned());
+        *self.last() = Some(Reported {
+            code: error.rdkafka_error_code(),
+            reason: reason.to_owned(),
+        });
     }
 }
 
@@ -134,6 +147,7 @@ pub fn cause(error: &KafkaError) -> String {
             format!("property `{name}` = `{value}`: {problem}")
         }
         KafkaError::ClientCreation(problem) => problem.clone(),
+        KafkaError::AdminOp(code) => words(*code),
         error => match error.rdkafka_error_code() {
             Some(code) => words(code),
             None => error.to_string(),

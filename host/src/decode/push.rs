@@ -1,12 +1,13 @@
 //! Adds values that formats have to columns of other types.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use super::column::{ColumnBuilder, ValuesBuilder};
 use super::fault::{RowFault, excerpt};
 use crate::decimal::{self, PRECISION_MAX};
 use crate::schema::DataType;
-use crate::timestamp::{ReadTime, TimeUnit, TimestampFormat};
+use crate::timestamp::{ReadTime, TimeUnit, TimestampFormat, is_plausible};
 
 /// Adds a whole number.
 pub fn push_whole(column: &mut ColumnBuilder, value: i128) -> Result<(), RowFault> {
@@ -28,7 +29,11 @@ pub fn push_whole(column: &mut ColumnBuilder, value: i128) -> Result<(), RowFaul
             values.push(read.map_err(|why| mismatch().because(&why))?);
         }
         ValuesBuilder::Timestamp(times) => match &times.format {
-            TimestampFormat::Any | TimestampFormat::Number(TimeUnit::Milliseconds) => {
+            TimestampFormat::Any => {
+                let ms = i64::try_from(value).ok().filter(|ms| is_plausible(*ms));
+                times.values.push(ms.ok_or_else(|| no_time_in_ms(value))?);
+            }
+            TimestampFormat::Number(TimeUnit::Milliseconds) => {
                 times.values.push(value.try_into().map_err(|_| mismatch())?);
             }
             format => {
@@ -44,6 +49,15 @@ pub fn push_whole(column: &mut ColumnBuilder, value: i128) -> Result<(), RowFaul
         _ => return Err(unplanned()),
     }
     Ok(())
+}
+
+/// Nobody has said that a number is in ms, and it is too large for that.
+#[cold]
+pub fn no_time_in_ms(value: impl Display) -> RowFault {
+    RowFault::new(format!(
+        "expected a time in ms in the years 1 to 9999, found {value} (`timestamp(us)`, \
+         `timestamp(ns)` and `timestamp(days)` are other units)"
+    ))
 }
 
 pub fn push_f32(column: &mut ColumnBuilder, value: f32) -> Result<(), RowFault> {

@@ -169,6 +169,7 @@ impl KafkaInput {
         input.restore()?;
         while !input.discover()? {
             input.wait().await;
+            input.poll_events();
         }
         Ok(input)
     }
@@ -198,7 +199,8 @@ impl KafkaInput {
     /// answer.
     fn discover(&mut self) -> Result<bool, SourceError> {
         let is_first = !self.discovery.has_found();
-        if let Some(found) = self.discovery.found(&self.plan, &self.context)? {
+        let log = self.consumer.client().context();
+        if let Some(found) = self.discovery.found(&self.plan, &self.context, log)? {
             self.check_topics(found.topic_ids)?;
             if is_first || !found.partitions.is_empty() {
                 self.assign(found.partitions)?;

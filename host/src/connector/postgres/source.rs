@@ -337,11 +337,14 @@ impl SourceConnector for PostgresSource {
     }
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
-        Box::pin(async move { Ok(Box::new(open(&self.0, context)?) as Box<dyn SourceInput>) })
+        Box::pin(async move { Ok(Box::new(open(&self.0, context).await?) as Box<dyn SourceInput>) })
     }
 }
 
-fn open(source: &Arc<TableSource>, context: &SourceContext) -> Result<TableInput, SourceError> {
+async fn open(
+    source: &Arc<TableSource>,
+    context: &SourceContext,
+) -> Result<TableInput, SourceError> {
     let name = source.name();
     let mut restored = None;
     for known in context.restored.iter().flat_map(|task| &task.partitions) {
@@ -391,10 +394,36 @@ fn open(source: &Arc<TableSource>, context: &SourceContext) -> Result<TableInput
                 Some(Place::Log(place)) => place,
                 _ => LogPlace::default(),
             };
+            if let Some(end) = place.end {
+                check_kept(source, log, end, context).await?;
+            }
             let start = Place::Log(place.clone());
             let (committed, watched) = watch::channel(None);
             let reader = LogReader::new(source.clone(), log.clone(), context, place, watched);
             TableInput::start(source.clone(), context, start, reader, Some(committed))
         }
+    }
+}
+
+/// Refuses to go on from a place in the log that the server has let go of, before the run has
+/// changed anything. A server that is away now will be asked when rows are.
+async fn check_kept(
+    source: &Arc<TableSource>,
+    log: &Log,
+    end: u64,
+    context: &SourceContext,
+) -> Result<(), SourceError> {
+    let network = network::runtime().map_err(|why| context.refuse(why, Fault::OUTSIDE))?;
+    let (asked, log) = (source.clone(), log.clone());
+    let check = network.spawn(async move {
+        let (client, _driver) = connect(&asked.connection).await?;
+        Kept::new(&asked, &log).check(&client, end).await
+    });
+    match check.await {
+        Ok(Err(failure)) if !failure.fault.can_pass => {
+            let what = source.connection.to_string();
+            Err(context.failed(what, failure.cause, failure.fault))
+        }
+        _ => Ok(()),
     }
 }

@@ -185,7 +185,8 @@ impl RedisTransaction {
         };
         let failure = refused(first);
         let cause = format!(
-            "{} of {} commands had no effect, while the others are committed: {}",
+            "{} of {} commands had no effect, while the others are committed, and their rows do \
+             not come again unless the run goes back (`--from`): {}",
             failed.len(),
             answers.len(),
             failure.cause

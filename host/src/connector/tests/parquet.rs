@@ -12,7 +12,7 @@ use ::parquet::schema::parser::parse_message_type;
 use arrow_array::types::Int32Type;
 use arrow_array::{
     Array, ArrayRef, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array, Int8Array,
-    Int32Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
+    Int32Array, Int64Array, ListArray, NullArray, RecordBatch, StringArray, StructArray,
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt16Array,
 };
 use arrow_schema::{DataType as ArrowType, Field as ArrowField};
@@ -35,7 +35,11 @@ use crate::source::{SourceContext, SourceError};
 fn write(folder: &TempDir, columns: Vec<(&str, ArrayRef)>, group_rows: usize) -> PathBuf {
     let path = folder.path().join("rows.parquet");
     let fields = columns.iter().map(|(name, column)| {
-        ArrowField::new(*name, column.data_type().clone(), column.null_count() > 0)
+        ArrowField::new(
+            *name,
+            column.data_type().clone(),
+            column.logical_null_count() > 0,
+        )
     });
     let schema = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
     let columns = columns.into_iter().map(|(_, column)| column).collect();
@@ -193,6 +197,39 @@ fn types_of_other_programs_are_read_where_nothing_is_lost() {
             {"id":"YWI=","money":123.4500,"i8":-1,"u16":65535,"i32":-3,"f32":0.5,"ms":"1970-01-01T00:00:00Z","us":"2023-11-14T22:13:20.123Z","ns":"1970-01-20T16:13:20Z","date":"2022-01-08T00:00:00Z","gone":null}
             {"id":"Y2Q=","money":-0.0100,"i8":2,"u16":0,"i32":3,"f32":"NaN","ms":"1970-01-01T00:00:01.500Z","us":"1969-12-31T23:59:59.999Z","ns":"1969-12-31T23:59:59.999Z","date":"1969-12-31T00:00:00Z","gone":null}
             4 times are cut"#]],
+    );
+}
+
+/// As pandas writes columns in which all is missing.
+#[test]
+fn columns_without_any_value_are_none() {
+    let nulls = || Arc::new(NullArray::new(2));
+    let record = StructArray::new(
+        vec![
+            ArrowField::new("n", ArrowType::Int64, false),
+            ArrowField::new("symbol", ArrowType::Null, true),
+        ]
+        .into(),
+        vec![Arc::new(Int64Array::from(vec![1, 2])), nulls()],
+        None,
+    );
+    let columns = || -> Vec<(&str, ArrayRef)> {
+        vec![("record", Arc::new(record.clone())), ("text", nulls())]
+    };
+    let members = [
+        required("n", DataType::Int64),
+        optional("symbol", DataType::Symbol(["a".to_owned()].into())),
+    ];
+    let record = required("record", DataType::Record(members.into()));
+    check(
+        columns(),
+        &[record.clone(), optional("text", DataType::Utf8)],
+        expect![[r#""#]],
+    );
+    check(
+        columns(),
+        &[record, required("text", DataType::Utf8)],
+        expect![[r#""#]],
     );
 }
 

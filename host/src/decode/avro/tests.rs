@@ -263,7 +263,7 @@ fn values_that_columns_have_no_room_for_are_bad_rows() {
 #[test]
 fn numbers_and_texts_are_times_in_the_formats_of_columns() {
     let schema = r#"{"type":"record","name":"r","fields":[
-        {"name":"s","type":"long"},{"name":"ms","type":"int"},{"name":"text","type":"string"}]}"#;
+        {"name":"s","type":"long"},{"name":"ms","type":"long"},{"name":"text","type":"string"}]}"#;
     let fields = vec![
         field("s", D::Timestamp),
         field("ms", D::Timestamp),
@@ -283,13 +283,16 @@ fn numbers_and_texts_are_times_in_the_formats_of_columns() {
     let length = other.len();
     other[length - 1] = b'x';
     other.push(b'y');
+    let mut in_us = Vec::new();
+    crate::avro::write_long(&mut in_us, 0);
+    crate::avro::write_long(&mut in_us, 1_709_208_000_123_456);
     let mut decoder = decoder(plain(schema), &formats, &fields);
     expect![[r#"
         {"s":"2023-11-14T22:13:20Z","ms":"1970-01-01T00:00:00.001Z","text":"2024-01-01T10:00:00.001Z"}
         row 1: field `text`: expected a time as RFC 3339, found `2024-01-01T10:00:00.001xy`
         1 times were cut: `2024-01-01T10:00:00.0015Z` of field `text` was read as 2024-01-01T10:00:00.001Z
     "#]]
-    .assert_eq(&decoded(&mut decoder, &fields, &[row, other]));
+    .assert_eq(&decoded(&mut decoder, &fields, &[row, other, in_us]));
 }
 
 fn avro(text: &str) -> RegisteredSchema {

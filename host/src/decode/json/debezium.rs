@@ -30,6 +30,7 @@ use self::whole::{OldRow, TableColumns, check_whole, lacks_before};
 use super::super::DecodedChanges;
 use super::super::column::{DecimalDigits, RecordBuilder, ValuesBuilder};
 use super::super::fault::{RowFault, excerpt, utf8};
+use super::super::push::no_time_in_ms;
 use super::scanner::Scanner;
 use super::{Parser, RecordShape};
 use crate::batch::NO_TIME;
@@ -428,18 +429,15 @@ impl DebeziumRows {
             if is_small && self.is_text(data, scanner, row, column)? {
                 continue;
             }
-            let what = match is_small {
-                true => format!(
+            let fault = match is_small {
+                true => RowFault::new(format!(
                     "expected a time in ms, found {ms}, which is in the first day of 1970: days \
                      are read by `timestamp(days)`, years and times of day as whole numbers, and \
                      `timestamp(ms)` says that it is ms"
-                ),
-                false => format!(
-                    "expected a time in ms in the years 1 to 9999, found {ms} (`timestamp(us)`, \
-                     `timestamp(ns)` and `timestamp(days)` are other units)"
-                ),
+                )),
+                false => no_time_in_ms(ms),
             };
-            return Err(RowFault::new(what).within(&self.rows.fields[column].name));
+            return Err(fault.within(&self.rows.fields[column].name));
         }
         Ok(())
     }

@@ -97,10 +97,11 @@ pub(super) fn names(fields: &Fields) -> String {
     format!("it has {}{more}", shown.join(", "))
 }
 
-/// A column, or a member of a record, by its name.
+/// A column, or a member of a record, by its name. One that is said to have no value at all,
+/// as pandas writes it, is none.
 pub(super) fn find<'a>(fields: &'a Fields, name: &str) -> Option<(usize, &'a ArrowType)> {
     let (index, field) = fields.find(name)?;
-    Some((index, field.data_type()))
+    Some((index, field.data_type())).filter(|(_, given)| **given != ArrowType::Null)
 }
 
 /// A type of a file, as the pipeline's file names it, or else as Arrow does.
@@ -144,10 +145,9 @@ pub(super) struct Checked {
 impl Checked {
     /// Checks the column of a field; `None` where the file has none.
     pub fn column(&mut self, field: &Field, given: Option<&ArrayRef>) {
-        let Some(given) = given else {
-            return;
-        };
-        self.values(&field.name, field, given, None, &|index| index);
+        if let Some(given) = given {
+            self.values(&field.name, field, given, None, &|index| index);
+        }
     }
 
     /// `row` is that of a value. Where `around` has no value, nobody misses one.
@@ -159,6 +159,9 @@ impl Checked {
         around: Option<&NullBuffer>,
         row: &dyn Fn(usize) -> usize,
     ) {
+        if *given.data_type() == ArrowType::Null {
+            return;
+        }
         let is_expected = |index: usize| around.is_none_or(|around| around.is_valid(index));
         if !field.nullable && given.null_count() > 0 {
             for index in 0..given.len() {
@@ -259,6 +262,7 @@ impl Checked {
 /// The column of a field, of rows that have been checked, or of any if it may lack all
 /// values. Where the file has none, all values are missing.
 pub(super) fn column(field: &Field, given: Option<&ArrayRef>, rows: usize) -> ArrayRef {
+    let given = given.filter(|given| *given.data_type() != ArrowType::Null);
     let Some(given) = given else {
         return new_null_array(&field.data_type.to_arrow(), rows);
     };

@@ -111,6 +111,7 @@ impl Discovery {
         &mut self,
         plan: &Subscription,
         context: &SourceContext,
+        log: &ClientLog,
     ) -> Result<Option<Found>, SourceError> {
         let DiscoveryState::Asking(answer) = &mut self.state else {
             return Ok(None);
@@ -157,11 +158,18 @@ impl Discovery {
                 Err(context.failed(what, cause(&error), fault))
             }
             Err(DiscoveryProblem::Kafka { what, error }) => {
+                // Where it was let in before, it may be again.
+                if !self.has_found
+                    && let Some(refused) = log.refusal()
+                {
+                    let what = format!("cannot read from {}", plan.connection.brokers);
+                    return Err(context.failed(what, refused.reason, fault_of(refused.code)));
+                }
                 tracing::warn!(
                     source = %context.node,
                     brokers = plan.connection.brokers,
                     "{what}: {}; trying again",
-                    cause(&error)
+                    log.explain(&error)
                 );
                 Ok(None)
             }

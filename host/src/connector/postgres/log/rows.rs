@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::kept::ANEW;
 use super::pgoutput::{Message, Relation, Row, Value};
 use crate::blame::Fault;
 use crate::connector::postgres::table_source::{Log, TableSource};
@@ -199,7 +200,8 @@ impl ChangedTable {
     fn lacks_old(&self) -> Failure {
         let cause = format!(
             "the table {} has not told the whole row before a change: ALTER TABLE … REPLICA \
-             IDENTITY FULL, or name its `key`",
+             IDENTITY FULL, of each partition if it has some, or name its `key`. The log does not \
+             tell it any more, so {ANEW}",
             self.name
         );
         Failure::new(cause, Fault::OUTSIDE_LASTING)
