@@ -83,6 +83,16 @@ pub trait SinkConnector: Any + Send + Sync {
     /// The best delivery guarantee that it can give.
     fn delivery(&self) -> Delivery;
 
+    /// Why that is so, in a few words; none where nobody would ask.
+    fn delivery_note(&self) -> &'static str {
+        ""
+    }
+
+    /// Whether it gives that in a transaction of the pipeline, where the plan asks for it.
+    fn is_transactional(&self) -> bool {
+        false
+    }
+
     /// What becomes of rows that the system outside refuses, if some can be refused without
     /// the others.
     fn on_error(&self) -> Option<OnError> {

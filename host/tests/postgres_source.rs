@@ -893,6 +893,8 @@ fn what_the_log_has_let_go_of_is_refused_before_anything_is_changed() -> Outcome
     );
     let source = "table = \"earlier\"\nlog = {}\nfields = { id = \"int64\" }";
     let case = Case::reading(server, "earlier", source, &shown());
+    let text = case.read("pipeline.toml").replace("50ms", "1h");
+    std::fs::write(case.pipeline(), text).expect("it is writable");
     case.succeed();
     server.sql("INSERT INTO earlier VALUES (2)");
     let read = case.succeed();

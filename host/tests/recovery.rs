@@ -1175,6 +1175,47 @@ fn participants_that_cannot_agree_stop_the_run() {
     assert!(said.contains("and database"), "{said}");
 }
 
+/// A server that was emptied has the number of no checkpoint, and neither has one that a
+/// pipeline writes to from now on.
+#[test]
+fn checkpoints_outlive_servers_that_do_not_know_them() {
+    let folder = inputs();
+    let storage = Arc::new(MemoryStorage::default());
+    let mut simulation = Simulation::new(7);
+    let mut run = |participant: &str| {
+        let mut plan = plan_of(&text_of(&PIPELINES[3], &FILE), folder.path());
+        plan.state = Some(StatePlan {
+            backend: StateBackend::Memory,
+            memory_bytes_max: usize::MAX,
+            interval_ms: 3_600_000,
+            keep: 2,
+            delivery: Delivery::ExactlyOnce,
+        });
+        let topic = Arc::new(MemoryTopic::default());
+        to_topic(&mut plan, "out", &topic);
+        let server = MemoryTransaction::new(vec![topic.clone()]).named(participant);
+        let durable = Durable::new(storage.clone()).committing(Arc::new(server));
+        let job = Job::new(plan, Arc::new(ManualClock::default())).keeping(durable);
+        (simulation.run(job, None), rows_of(&topic).len())
+    };
+    let (ended, rows) = run("server");
+    assert!(matches!(ended, Ended::Done) && rows > 0, "{ended:?}");
+    let known = storage.list().expect("a list");
+    let (ended, rows) = run("server");
+    let Ended::Failed(error) = ended else {
+        panic!("{ended:?}");
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains("was committed to server, where it has none"),
+        "{said}"
+    );
+    assert_eq!((storage.list().expect("a list"), rows), (known, 0));
+    let (ended, rows) = run("another");
+    assert!(matches!(ended, Ended::Done), "{ended:?}");
+    assert_eq!(rows, 0, "it goes on");
+}
+
 /// Runs a pipeline whose rows go to two participants. Some requests to the second one
 /// to commit get lost, and the pipeline starts again after each.
 fn run_with_two(second: &str, lost: &[Lost]) -> (Vec<Value>, Vec<Value>, Ended) {

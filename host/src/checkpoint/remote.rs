@@ -170,6 +170,7 @@ impl RemoteStore {
                 name: manifest.name,
                 created_ms: manifest.created_ms,
                 is_transactional: !manifest.participants.is_empty(),
+                participants: manifest.participants.clone(),
                 bytes: manifest.files.iter().map(|file| file.bytes).sum(),
                 damage,
                 given_up: manifest.given_up,

@@ -70,6 +70,10 @@ pub struct CheckpointInfo {
     pub created_ms: i64,
     /// Whether it counts only if the participants have committed it.
     pub is_transactional: bool,
+    /// What these are.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub participants: Vec<String>,
     /// Size of all its files.
     pub bytes: u64,
     /// What is wrong with it, if it cannot be gone back to.

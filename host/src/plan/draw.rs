@@ -14,6 +14,7 @@ use crate::element::NodeId;
 use crate::logic::{Kind, Value};
 use crate::quantity::{show_bytes, show_ms};
 use crate::schema::Schema;
+use crate::sink::SinkConnector;
 
 /// Lists of columns are wrapped at this width; a terminal wraps longer ones.
 const WIDTH: usize = 100;
@@ -80,6 +81,8 @@ impl<'a> Drawing<'a> {
                 self.line(&line);
             }
             self.line(&restart_line(plan.restart));
+        } else {
+            self.line("no checkpoints: each run begins anew, and writes its rows again");
         }
     }
 
@@ -312,14 +315,24 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
         NodeKind::Sink(sink) => {
             let mut details = merged(plan, node);
             details.extend(sink.connector.describe().lines);
-            if let Some(state) = &plan.state
-                && state.delivery == Delivery::ExactlyOnce
-                && sink.connector.delivery() == Delivery::AtLeastOnce
-            {
-                details.push("at least once: rows may be repeated after a failure".to_owned());
-            }
+            details.extend(delivery_line(plan, &*sink.connector));
             details
         }
+    }
+}
+
+/// What a failure does to the rows of a sink.
+fn delivery_line(plan: &Plan, connector: &dyn SinkConnector) -> Option<String> {
+    let note = connector.delivery_note();
+    let is_transactional = connector.is_transactional();
+    let repeats = |note: &str| match note {
+        "" => "at least once: rows may be repeated after a failure".to_owned(),
+        note => format!("at least once: rows may be repeated after a failure; {note}"),
+    };
+    match (connector.delivery(), plan.state.as_ref()?.delivery) {
+        (Delivery::AtLeastOnce, _) => Some(repeats(note)),
+        (Delivery::ExactlyOnce, Delivery::AtLeastOnce) if is_transactional => Some(repeats("")),
+        (Delivery::ExactlyOnce, _) => (!note.is_empty()).then(|| format!("exactly once: {note}")),
     }
 }
 

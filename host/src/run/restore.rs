@@ -539,11 +539,11 @@ fn forgotten_by_sinks(
     known: &[CheckpointInfo],
     committed: Option<CheckpointId>,
 ) -> Option<String> {
-    if durable.participants.is_empty() || known.iter().any(|known| Some(known.id) == committed) {
+    if known.iter().any(|known| Some(known.id) == committed) {
         return None;
     }
     let later = known.iter().rev();
-    let later = later.filter(|known| known.is_transactional && Some(known.id) > committed);
+    let later = later.filter(|known| is_committed_by(known, durable) && Some(known.id) > committed);
     let (newest, before) = (later.clone().next()?.id, later.clone().nth(1)?.id);
     let names = durable.participants.names().join(", ");
     let has = match committed {
@@ -565,10 +565,15 @@ fn candidates<'a>(
     known: &'a [CheckpointInfo],
     committed: Option<CheckpointId>,
 ) -> impl Iterator<Item = &'a CheckpointInfo> {
-    let has_participants = !durable.participants.is_empty();
-    known.iter().rev().filter(move |known| {
-        !has_participants || !known.is_transactional || Some(known.id) == committed
-    })
+    let known = known.iter().rev();
+    known.filter(move |known| !is_committed_by(known, durable) || Some(known.id) == committed)
+}
+
+/// Whether the sinks' systems have been told of a checkpoint. They know nothing of those that
+/// were committed to others, before the pipeline got other sinks.
+fn is_committed_by(known: &CheckpointInfo, durable: &Durable) -> bool {
+    let mut participants = known.participants.iter();
+    participants.any(|name| durable.participants.has(name))
 }
 
 /// Whether there is the checkpoint that was committed, or one after it.

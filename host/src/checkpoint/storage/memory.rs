@@ -173,6 +173,7 @@ fn info(manifest: &Manifest, rows: &MemoryRows) -> CheckpointInfo {
         name: manifest.name.clone(),
         created_ms: manifest.created_ms,
         is_transactional: !manifest.participants.is_empty(),
+        participants: manifest.participants.clone(),
         bytes: bytes.sum::<usize>() as u64,
         damage: None,
         given_up: manifest.given_up.clone(),

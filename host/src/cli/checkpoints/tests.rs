@@ -68,6 +68,7 @@ fn checkpoints_are_listed() {
         name: name.map(str::to_owned),
         created_ms: id as i64 * MINUTE_MS,
         is_transactional: false,
+        participants: Vec::new(),
         bytes,
         damage: None,
         given_up: Vec::new(),

@@ -317,6 +317,10 @@ impl SinkConnector for FileSink {
         Delivery::ExactlyOnce
     }
 
+    fn delivery_note(&self) -> &'static str {
+        "a run that goes on from a checkpoint cuts off what is behind it"
+    }
+
     fn open(
         &self,
         node: &str,

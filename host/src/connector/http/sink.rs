@@ -320,6 +320,13 @@ impl SinkConnector for HttpSink {
         Guarantee::AtLeastOnce
     }
 
+    fn delivery_note(&self) -> &'static str {
+        match self.cut.body {
+            BodyKind::Row => "a row that is repeated has the same idempotency-key",
+            _ => "",
+        }
+    }
+
     fn on_error(&self) -> Option<OnError> {
         Some(self.on_error)
     }

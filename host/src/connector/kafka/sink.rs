@@ -349,6 +349,14 @@ impl SinkConnector for KafkaSink {
         Delivery::ExactlyOnce
     }
 
+    fn delivery_note(&self) -> &'static str {
+        "seen with their checkpoint by readers of what is committed"
+    }
+
+    fn is_transactional(&self) -> bool {
+        true
+    }
+
     fn participant(&self, pipeline: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
         Some(Arc::new(KafkaTransaction::new(&self.connection, pipeline)))
     }

@@ -267,6 +267,14 @@ impl SinkConnector for PostgresSink {
         Delivery::ExactlyOnce
     }
 
+    fn delivery_note(&self) -> &'static str {
+        "in one transaction with the number of their checkpoint"
+    }
+
+    fn is_transactional(&self) -> bool {
+        true
+    }
+
     fn participant(&self, pipeline: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
         Some(Arc::new(PostgresTransaction::new(
             &self.connection,

@@ -299,6 +299,14 @@ impl SinkConnector for RedisSink {
         Delivery::ExactlyOnce
     }
 
+    fn delivery_note(&self) -> &'static str {
+        "in one transaction with the number of their checkpoint"
+    }
+
+    fn is_transactional(&self) -> bool {
+        true
+    }
+
     fn participant(&self, pipeline: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
         Some(Arc::new(RedisTransaction::new(&self.connection, pipeline)))
     }

@@ -177,6 +177,13 @@ impl SinkConnector for TcpSink {
         Delivery::AtLeastOnce
     }
 
+    fn delivery_note(&self) -> &'static str {
+        match self.is_confirmed {
+            true => "a checkpoint waits until the server has read what was sent",
+            false => "what is on its way when the server ends may be lost",
+        }
+    }
+
     fn open(
         &self,
         node: &str,

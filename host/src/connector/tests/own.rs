@@ -229,6 +229,7 @@ fn a_connector_is_read_drawn_and_run() {
     expect![[r#"
         own   1 task a keyed operator · batches of at most 4096 rows
         dead letters go to /pipelines/own.dead.jsonl
+        no checkpoints: each run begins anew, and writes its rows again
 
         numbers   source, countdown · 1 task
         │   from 4

@@ -224,12 +224,16 @@ fn columns_without_any_value_are_none() {
     check(
         columns(),
         &[record.clone(), optional("text", DataType::Utf8)],
-        expect![[r#""#]],
+        expect![[r#"
+            {"record":{"n":1,"symbol":null},"text":null}
+            {"record":{"n":2,"symbol":null},"text":null}"#]],
     );
     check(
         columns(),
         &[record, required("text", DataType::Utf8)],
-        expect![[r#""#]],
+        expect![
+            "source `events`: rows.parquet: `text` is not in the file: it has `record`, `text`"
+        ],
     );
 }
 

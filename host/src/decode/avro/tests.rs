@@ -290,6 +290,7 @@ fn numbers_and_texts_are_times_in_the_formats_of_columns() {
     expect![[r#"
         {"s":"2023-11-14T22:13:20Z","ms":"1970-01-01T00:00:00.001Z","text":"2024-01-01T10:00:00.001Z"}
         row 1: field `text`: expected a time as RFC 3339, found `2024-01-01T10:00:00.001xy`
+        row 2: field `ms`: expected a time in ms in the years 1 to 9999, found 1709208000123456 (`timestamp(us)`, `timestamp(ns)` and `timestamp(days)` are other units)
         1 times were cut: `2024-01-01T10:00:00.0015Z` of field `text` was read as 2024-01-01T10:00:00.001Z
     "#]]
     .assert_eq(&decoded(&mut decoder, &fields, &[row, other, in_us]));

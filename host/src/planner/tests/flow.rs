@@ -162,6 +162,7 @@ path = "totals.csv"
     expect![[r#"
         cart   2 tasks a keyed operator · batches of at most 4096 rows
         dead letters go to /pipelines/cart.dead.jsonl
+        no checkpoints: each run begins anew, and writes its rows again
 
         actions   source, file, json · 1 task
         │   /pipelines/events.jsonl
@@ -384,6 +385,7 @@ input = \"fewer\"
     expect![[r#"
         cart   2 tasks a keyed operator · batches of at most 4096 rows
         dead letters go to /pipelines/cart.dead.jsonl
+        no checkpoints: each run begins anew, and writes its rows again
 
         actions   source, file, json · 1 task
         │   /pipelines/events.jsonl

@@ -299,6 +299,10 @@ impl SinkConnector for PartsFileSink {
         Delivery::ExactlyOnce
     }
 
+    fn delivery_note(&self) -> &'static str {
+        "files get their names when a checkpoint has all of their rows"
+    }
+
     fn open(
         &self,
         node: &str,
