@@ -4,8 +4,7 @@
 //! by what was read of it. A file that was renamed is read to its end, and what has its name
 //! then is another one. A file that was cut (logrotate's `copytruncate`) is another one from
 //! then on: what was not read before may be in a copy of it in the same folder, where it is
-//! read on. A new file that begins with what was read of another one is perhaps such a copy,
-//! and waits a while.
+//! read on. A new file that begins as another one is perhaps such a copy, and waits a while.
 //!
 //! Folders and files are looked at a few times a second: nothing else works on all disks. One
 //! task follows all files of a source, since only who sees all of them can tell which is
