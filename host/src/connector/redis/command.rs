@@ -87,58 +87,86 @@ pub struct Layout {
 /// Why a row has no command: the column, and what is wrong with its value.
 pub type Refused = (usize, &'static str);
 
+/// What a row is written to: a key, and a member of its sorted set.
+#[derive(PartialEq, Eq)]
+struct Place {
+    key: Vec<u8>,
+    member: Option<Vec<u8>>,
+}
+
 impl Layout {
-    /// Appends the commands for the rows of a batch, in their order. On an error, the number
-    /// of the row comes with it.
-    pub fn write(&self, batch: &Batch, out: &mut Commands) -> Result<(), (usize, Refused)> {
+    /// Appends the commands for the rows of a batch, in their order. `refuse` is told which
+    /// rows have none, and says whether to go on.
+    pub fn write<E>(
+        &self,
+        batch: &Batch,
+        out: &mut Commands,
+        mut refuse: impl FnMut(usize, Refused) -> Result<(), E>,
+    ) -> Result<(), E> {
         let names = self.names.iter().map(String::as_str);
         let json = JsonColumns::new(names.zip(&batch.columns));
+        // What was taken back last, until another row of its place is written behind it.
+        let mut gone: Option<Place> = None;
         for row in 0..batch.rows() {
-            let at = |refused| (row, refused);
-            if batch.is_taken_back(row) {
-                if !self.is_replaced(batch, row).map_err(at)? {
-                    self.take_back(batch, row, out).map_err(at)?;
+            let place = match self.place(batch, row) {
+                Ok(place) => place,
+                Err(refused) => {
+                    refuse(row, refused)?;
+                    continue;
                 }
+            };
+            if let Some(gone) = gone.take_if(|gone| *gone != place) {
+                self.delete(&gone, out);
+            }
+            if batch.is_taken_back(row) {
+                gone = Some(place);
                 continue;
             }
-            self.put(batch, row, &json, out).map_err(at)?;
+            match self.put(batch, row, &place, &json, out) {
+                Ok(()) => gone = None,
+                Err(refused) => refuse(row, refused)?,
+            }
+        }
+        if let Some(gone) = gone {
+            self.delete(&gone, out);
         }
         Ok(())
     }
 
+    /// Appends the commands for a row, or none.
     fn put(
         &self,
         batch: &Batch,
         row: usize,
+        place: &Place,
         json: &JsonColumns<'_>,
         out: &mut Commands,
     ) -> Result<(), Refused> {
-        let key = self.key(batch, row)?;
+        let key = &place.key;
         match self.kind {
-            Kind::Hash => self.put_hash(batch, row, &key, out),
+            Kind::Hash => self.put_hash(batch, row, key, out),
             Kind::String => {
                 let value = self.value(batch, row, json)?;
                 let expires = self.expires_ms.map(|ms| ms.to_string());
                 match &expires {
-                    Some(ms) => out.push(&[b"SET", &key, &value, b"PX", ms.as_bytes()]),
-                    None => out.push(&[b"SET", &key, &value]),
+                    Some(ms) => out.push(&[b"SET", key, &value, b"PX", ms.as_bytes()]),
+                    None => out.push(&[b"SET", key, &value]),
                 }
                 return Ok(());
             }
             Kind::SortedSet => {
-                let (Some(member), Some(score)) = (self.member, self.score) else {
+                let (Some(member), Some(score)) = (&place.member, self.score) else {
                     return Ok(());
                 };
                 let score = score_of(&batch.columns[score], row).map_err(|why| (score, why))?;
-                let member = self.plain(batch, row, member)?;
-                out.push(&[b"ZADD", &key, &score, &member]);
+                out.push(&[b"ZADD", key, &score, member]);
             }
             Kind::List => {
                 let value = self.value(batch, row, json)?;
-                out.push(&[b"RPUSH", &key, &value]);
+                out.push(&[b"RPUSH", key, &value]);
                 if let Some(length) = self.length {
                     let first = (-length).to_string();
-                    out.push(&[b"LTRIM", &key, first.as_bytes(), b"-1"]);
+                    out.push(&[b"LTRIM", key, first.as_bytes(), b"-1"]);
                 }
             }
             Kind::Stream => {
@@ -160,12 +188,12 @@ impl Layout {
             }
             Kind::Publish => {
                 let value = self.value(batch, row, json)?;
-                out.push(&[b"PUBLISH", &key, &value]);
+                out.push(&[b"PUBLISH", key, &value]);
                 return Ok(());
             }
         }
         if let Some(ms) = self.expires_ms {
-            out.push(&[b"PEXPIRE", &key, ms.to_string().as_bytes()]);
+            out.push(&[b"PEXPIRE", key, ms.to_string().as_bytes()]);
         }
         Ok(())
     }
@@ -189,36 +217,19 @@ impl Layout {
         }
     }
 
-    fn take_back(&self, batch: &Batch, row: usize, out: &mut Commands) -> Result<(), Refused> {
-        let key = self.key(batch, row)?;
-        match self.member {
-            Some(member) => {
-                let member = self.plain(batch, row, member)?;
-                out.push(&[b"ZREM", &key, &member]);
-            }
-            None => out.push(&[b"DEL", &key]),
+    fn delete(&self, place: &Place, out: &mut Commands) {
+        match &place.member {
+            Some(member) => out.push(&[b"ZREM", &place.key, member]),
+            None => out.push(&[b"DEL", &place.key]),
         }
-        Ok(())
     }
 
-    /// Whether another row takes the place of one that is taken back: one that follows, of
-    /// the same key, with which it came.
-    fn is_replaced(&self, batch: &Batch, row: usize) -> Result<bool, Refused> {
-        let place = |row| {
-            let member = self.member.map(|member| self.plain(batch, row, member));
-            let member = member.transpose()?.map(Cow::into_owned);
-            Ok::<_, Refused>((self.key(batch, row)?, member))
-        };
-        let own = place(row)?;
-        for next in row + 1..batch.rows() {
-            if place(next)? != own {
-                return Ok(false);
-            }
-            if !batch.is_taken_back(next) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn place(&self, batch: &Batch, row: usize) -> Result<Place, Refused> {
+        let member = |column| self.plain(batch, row, column).map(Cow::into_owned);
+        Ok(Place {
+            key: self.key(batch, row)?,
+            member: self.member.map(member).transpose()?,
+        })
     }
 
     fn key(&self, batch: &Batch, row: usize) -> Result<Vec<u8>, Refused> {
