@@ -24,18 +24,18 @@ pub struct Statements {
 pub struct Apart {
     /// Before the first.
     pub begin: String,
-    /// Undoes what has failed.
-    pub undo: String,
-    /// Behind the last, and what commits then, if the rows have a transaction of their own.
-    pub end: &'static str,
-    pub commit: Option<&'static str>,
+    /// Empties the table that rows go to first: what was undone is still in its file, and
+    /// would be read again each time.
+    pub empty: Option<String>,
+    /// Whether the rows have a transaction of their own.
+    pub commits: bool,
 }
 
-/// Keeps what was written up to here when what comes fails.
+/// Keeps what was written up to here when what comes is undone.
 pub const SAVE: &str = "SAVEPOINT sluicebox";
 const SAVE_AGAIN: &str = "RELEASE SAVEPOINT sluicebox; SAVEPOINT sluicebox";
-pub const UNDO: &str = "ROLLBACK TO SAVEPOINT sluicebox";
-pub const RELEASE: &str = "RELEASE SAVEPOINT sluicebox";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT sluicebox";
+const RELEASE: &str = "RELEASE SAVEPOINT sluicebox";
 
 /// A row that the server refuses, by its number among those that were sent, and what it says.
 pub type Refused = (usize, String);
@@ -105,16 +105,21 @@ async fn copy_apart(
             }
             Err(failure) if failure.fault.blame != Blame::Row => return Err(failure),
             Err(failure) => {
-                client.batch_execute(&apart.undo).await?;
-                if let Some(row) = tries.failed(&range) {
-                    refused.push((row, failure.cause));
+                client.batch_execute(UNDO).await?;
+                match (tries.failed(&range), &apart.empty) {
+                    (Some(row), _) => refused.push((row, failure.cause)),
+                    (None, Some(empty)) => {
+                        client.batch_execute(empty).await?;
+                        client.batch_execute(SAVE_AGAIN).await?;
+                    }
+                    (None, None) => {}
                 }
             }
         }
     }
-    client.batch_execute(apart.end).await?;
-    if let Some(commit) = apart.commit {
-        let committed = client.batch_execute(commit).await;
+    client.batch_execute(RELEASE).await?;
+    if apart.commits {
+        let committed = client.batch_execute("COMMIT").await;
         committed.map_err(|error| Failure::from(error).at_commit())?;
     }
     Ok(refused)

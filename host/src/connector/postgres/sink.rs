@@ -18,7 +18,7 @@ use tokio_postgres::Client;
 use toml::Spanned;
 use twox_hash::XxHash3_64;
 
-use super::copying::{Apart, RELEASE, Refused, SAVE, Statements, UNDO, copy};
+use super::copying::{Apart, Refused, SAVE, Statements, copy};
 use super::encode::{Encoder, Form};
 use super::keys::{is_name, read_connection};
 use super::session::{Answer, Session};
@@ -592,22 +592,20 @@ impl PostgresSink {
         let columns: Vec<String> = self.targets.iter().map(|it| quoted(&it.column)).collect();
         let all = columns.join(", ");
         let goes_on = self.on_error != OnError::Fail;
-        // Before the first rows, and what is undone with them.
-        let apart = |before: &str, undo: &str| Apart {
+        let apart = |before: &str, empty: Option<&String>| Apart {
             begin: match is_transactional {
                 true => format!("{before}{SAVE}"),
                 false => format!("BEGIN; {before}{SAVE}"),
             },
-            undo: format!("{UNDO}{undo}"),
-            end: RELEASE,
-            commit: (!is_transactional).then_some("COMMIT"),
+            empty: empty.cloned(),
+            commits: !is_transactional,
         };
         if self.key.is_empty() {
             return Statements {
                 before: None,
                 copy: format!("COPY {table} ({all}) FROM STDIN"),
                 after: None,
-                apart: goes_on.then(|| apart("", "")),
+                apart: goes_on.then(|| apart("", None)),
             };
         }
         // Rows go to a table of the connection first, with the target's types. Of several
@@ -653,12 +651,11 @@ impl PostgresSink {
         let copy = format!("COPY {own} FROM STDIN");
         let emptied = format!("TRUNCATE {own}");
         match (goes_on, is_transactional) {
-            // What is undone stays in the file of the own table, and would be read each time.
             (true, _) => Statements {
                 before: None,
                 copy,
                 after: Some(format!("{after}{emptied}")),
-                apart: Some(apart(&format!("{made}; "), &format!("; {emptied}"))),
+                apart: Some(apart(&format!("{made}; "), Some(&emptied))),
             },
             (false, true) => Statements {
                 before: Some(made),

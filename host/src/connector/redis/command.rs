@@ -315,3 +315,78 @@ impl fmt::Display for Kind {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Float64Array, StringArray};
+
+    use super::*;
+    use crate::schema::{DataType, Field, Schema};
+
+    /// The commands for members with scores, some taken back, and which rows are refused.
+    fn written(rows: &[(char, Option<&str>, f64)]) -> (String, Vec<usize>) {
+        let members = rows.iter().map(|(_, member, _)| *member);
+        let scores = rows.iter().map(|(_, _, score)| *score);
+        let batch = Batch {
+            schema: Arc::new(Schema::new(vec![
+                Field::new("member", DataType::Utf8, true),
+                Field::new("score", DataType::Float64, false),
+            ])),
+            columns: vec![
+                Arc::new(StringArray::from_iter(members)),
+                Arc::new(Float64Array::from_iter_values(scores)),
+            ],
+            times: vec![0; rows.len()].into(),
+            origin: None,
+            watermarks: None,
+            taken_back: Some(rows.iter().map(|(change, ..)| *change == '-').collect()),
+        };
+        let layout = Layout {
+            kind: Kind::SortedSet,
+            key: vec![KeyPart::Text("k".to_owned())],
+            names: vec!["member".to_owned(), "score".to_owned()],
+            value: None,
+            member: Some(0),
+            score: Some(1),
+            expires_ms: None,
+            length: None,
+        };
+        let (mut out, mut refused) = (Commands::default(), Vec::new());
+        let done = layout.write(&batch, &mut out, |row, _| {
+            refused.push(row);
+            Ok::<_, ()>(())
+        });
+        done.expect("it goes on");
+        let text = String::from_utf8(out.packed).expect("it is text");
+        let words = text.lines().filter(|line| !line.starts_with('$'));
+        let words = words.map(|word| if word.starts_with('*') { "|" } else { word });
+        (Vec::from_iter(words).join(" "), refused)
+    }
+
+    #[test]
+    fn a_member_is_removed_unless_another_row_takes_its_place() {
+        let replaced = [('-', Some("a"), 1.0), ('+', Some("a"), 2.0)];
+        assert_eq!(written(&replaced), ("| ZADD k 2.0 a".to_owned(), vec![]));
+        let gone = [('-', Some("a"), 1.0), ('+', Some("b"), 2.0)];
+        let commands = "| ZREM k a | ZADD k 2.0 b";
+        assert_eq!(written(&gone), (commands.to_owned(), vec![]));
+    }
+
+    #[test]
+    fn a_refused_row_is_as_one_that_has_not_come() {
+        // It takes no place.
+        let refused = [('-', Some("a"), 1.0), ('+', Some("a"), f64::NAN)];
+        assert_eq!(written(&refused), ("| ZREM k a".to_owned(), vec![1]));
+        // It does not come between others.
+        let between = [
+            ('-', Some("a"), 1.0),
+            ('+', None, 2.0),
+            ('+', Some("a"), 3.0),
+            ('-', None, 4.0),
+        ];
+        let commands = "| ZADD k 3.0 a";
+        assert_eq!(written(&between), (commands.to_owned(), vec![1, 3]));
+    }
+}
