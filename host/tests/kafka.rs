@@ -1137,7 +1137,8 @@ fn rows_that_cannot_be_sent_are_refused() -> Outcome {
                 broker.address
             )
         };
-        let of_schema = "format = \"protobuf\"\nschema = \"row.proto\"\nmessage = \"Row\"\n";
+        let schema = folder.path().join("row.proto");
+        let of_schema = format!("format = \"protobuf\"\nschema = {schema:?}\nmessage = \"Row\"\n");
         let text = |policy: &str| {
             format!(
                 "name = \"refusing-{number}\"\nparallelism = 2\nbatch_rows = 100\n{head}\
@@ -1175,7 +1176,13 @@ fn rows_that_cannot_be_sent_are_refused() -> Outcome {
             assert!(why.iter().any(|why| error.contains(why)), "{error}");
         }
     }
-    expect![[r#""#]].assert_eq(&told[0]);
+    expect![[r#"
+        json 7 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+        json 999 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+        proto 7 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+        proto 8 refused: 9224318016000000 is too far away for a `Timestamp`
+        proto 999 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+    "#]].assert_eq(&told[0]);
     assert_eq!(told[1], told[0]);
     Ok(())
 }
@@ -1229,7 +1236,14 @@ fn a_result_whose_next_one_is_refused_is_gone() -> Outcome {
         .iter()
         .map(|record| format!("{:?} {}\n", record.key, record.payload))
         .collect();
-    expect![[r#""#]].assert_eq(&shown);
+    expect![[r#"
+        Some("1") {"id":1,"name":"a"}
+        Some("2") {"id":2,"name":"b"}
+        Some("1") 
+        Some("2") {"id":2,"name":"c"}
+        Some("1") {"id":1,"name":"d"}
+    "#]]
+    .assert_eq(&shown);
     Ok(())
 }
 

@@ -14,6 +14,10 @@ mod service;
 /// Signals to a running host.
 #[path = "common/signal.rs"]
 mod signal;
+/// Waits for what others do.
+#[expect(dead_code, reason = "the service has its own")]
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::fs;
 use std::path::Path;
