@@ -13,7 +13,8 @@ use crate::descriptors;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
-    /// Whoever sends the row, where `on_error = "fail"` stops the run at it.
+    /// Whoever sends the row: the run stops at it, as `on_error = "fail"` says, or since
+    /// nothing can be decided about it.
     Row,
     /// The plugin's author.
     Plugin,
@@ -32,6 +33,8 @@ pub struct Fault {
     /// Whether trying again may succeed although nobody changes a row, a plugin
     /// or the pipeline's file.
     pub can_pass: bool,
+    /// Whether the run would go on without the row by another `on_error`.
+    pub has_policy: bool,
 }
 
 /// What has caused an error, the nearest first.
@@ -55,38 +58,42 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
 }
 
 impl Fault {
-    /// The same row would fail again.
-    pub const ROW: Fault = Fault::lasting(Blame::Row);
+    /// The same row would fail again, and `on_error` decides about it.
+    pub const ROW: Fault = Fault {
+        has_policy: true,
+        ..Fault::lasting(Blame::Row)
+    };
+    /// The same row would fail again, and the run cannot go on without it.
+    pub const FATAL_ROW: Fault = Fault::lasting(Blame::Row);
     /// Plugins have no clock and no randomness: the same input fails again.
     pub const PLUGIN: Fault = Fault::lasting(Blame::Plugin);
     /// A plugin call that took too long, which may be due to a busy machine.
-    pub const SLOW_PLUGIN: Fault = Fault {
-        blame: Blame::Plugin,
-        can_pass: true,
-    };
+    pub const SLOW_PLUGIN: Fault = Fault::passing(Blame::Plugin);
     pub const CONFIG: Fault = Fault::lasting(Blame::Config);
     /// For example, a broker cannot be reached, or a disk is full.
-    pub const OUTSIDE: Fault = Fault {
-        blame: Blame::Outside,
-        can_pass: true,
-    };
+    pub const OUTSIDE: Fault = Fault::passing(Blame::Outside);
     /// Somebody has to repair it: a file is missing, access is denied.
     pub const OUTSIDE_LASTING: Fault = Fault::lasting(Blame::Outside);
     /// It may not happen again after a restart from the last checkpoint.
-    pub const BUG: Fault = Fault {
-        blame: Blame::Bug,
-        can_pass: true,
-    };
+    pub const BUG: Fault = Fault::passing(Blame::Bug);
 
     /// Whether it is the rows that do it, by themselves or by what a plugin makes of them.
     pub fn is_of_row(self) -> bool {
         matches!(self.blame, Blame::Row | Blame::Plugin)
     }
 
-    const fn lasting(blame: Blame) -> Fault {
+    pub const fn lasting(blame: Blame) -> Fault {
         Fault {
             blame,
             can_pass: false,
+            has_policy: false,
+        }
+    }
+
+    pub const fn passing(blame: Blame) -> Fault {
+        Fault {
+            can_pass: true,
+            ..Fault::lasting(blame)
         }
     }
 
@@ -152,9 +159,13 @@ impl Fault {
     /// What somebody has to do now, in a sentence.
     pub fn advice(self) -> &'static str {
         match (self.blame, self.can_pass) {
-            (Blame::Row, _) => {
+            (Blame::Row, _) if self.has_policy => {
                 "the row would fail again: correct it at its source, or have `on_error` skip such \
                  rows or keep them as dead letters"
+            }
+            (Blame::Row, _) => {
+                "the row would fail again: correct it at its source, or have an operator leave \
+                 such rows out"
             }
             (Blame::Plugin, true) => {
                 "the plugin may be quicker on a machine that does less: start the pipeline again, \

@@ -6,6 +6,10 @@
 
 /// Writes dead letters to their file.
 pub mod dead_letter;
+/// Rows that a sink goes on without.
+mod refused;
+
+pub use self::refused::{Refusals, RefusedRows, SentRows, describe_refused, read_on_error, shown};
 
 use std::any::Any;
 use std::fmt;
@@ -21,7 +25,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::diagnostics::{Diagnostics, Span};
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
-use crate::dead_letter::{DeadLetter, OnError};
+use crate::dead_letter::OnError;
 use crate::element::CheckpointId;
 use crate::paths::is_device;
 use crate::plan::state::Delivery;
@@ -93,8 +97,8 @@ pub trait SinkConnector: Any + Send + Sync {
         false
     }
 
-    /// What becomes of rows that the system outside refuses, if some can be refused without
-    /// the others.
+    /// What becomes of rows that it cannot write, or that the system outside refuses, if some
+    /// can be refused without the others.
     fn on_error(&self) -> Option<OnError> {
         None
     }
@@ -167,8 +171,7 @@ pub trait Sink: Send {
         self.flush()
     }
 
-    /// Rows that the system outside has refused since the last call, and without which the
-    /// sink goes on.
+    /// Rows that were refused since the last call, and without which the sink goes on.
     fn take_refused(&mut self) -> RefusedRows {
         RefusedRows::default()
     }
@@ -200,14 +203,6 @@ pub trait Sink: Send {
 
     /// The input has ended.
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError>;
-}
-
-/// Rows that a sink could not write, and goes on without.
-#[derive(Debug, Default)]
-pub struct RefusedRows {
-    pub rows: u64,
-    /// Of those that are to become such.
-    pub dead_letters: Vec<DeadLetter>,
 }
 
 /// What a sink needs to know about the run.

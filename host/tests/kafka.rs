@@ -74,6 +74,8 @@ tests![
     results_that_are_gone_delete_their_keys,
     many_rows_come_whole_and_in_order,
     rows_that_cannot_be_written_fail_the_run,
+    rows_that_cannot_be_sent_are_refused,
+    a_result_whose_next_one_is_refused_is_gone,
     rows_are_seen_when_their_checkpoint_is_committed,
     the_last_checkpoint_is_found_behind_others_transactions,
     a_broker_that_comes_back_is_read_on,
@@ -1125,6 +1127,143 @@ fn rows_that_cannot_be_written_fail_the_run() -> Outcome {
     assert!(!error.fault().can_pass);
     let error = error.to_string();
     expect!["sink `out`: cannot write to topic `no-such-topic` on BROKER: Broker: Unknown topic or partition; create the topic, or correct its name"].assert_eq(&error.replace(&broker.address, "BROKER"));
+    Ok(())
+}
+
+/// One has no message, another is too large for one.
+fn rows_that_cannot_be_sent_are_refused() -> Outcome {
+    let broker = broker()?;
+    let folder = tempfile::tempdir().expect("a folder");
+    let schema = "syntax = \"proto3\"; import \"google/protobuf/timestamp.proto\"; \
+                  message Row { int64 id = 1; string name = 2; google.protobuf.Timestamp at = 3; }";
+    std::fs::write(folder.path().join("row.proto"), schema).expect("it is writable");
+    let long = "x".repeat(3_000);
+    let rows: String = (0..1_000)
+        .map(|id| match id {
+            7 | 999 => format!("{{\"id\":{id},\"name\":\"{long}\",\"at\":0}}\n"),
+            8 => format!("{{\"id\":{id},\"name\":\"x\",\"at\":9224318016000000}}\n"),
+            _ => format!("{{\"id\":{id},\"name\":\"x\",\"at\":0}}\n"),
+        })
+        .collect();
+    std::fs::write(folder.path().join("in.jsonl"), rows).expect("it is writable");
+    let exactly = "[state]\nbackend = \"memory\"\n[checkpoints]\ninterval = \"50ms\"\n";
+    let mut told = Vec::new();
+    for (number, head) in ["", exactly].into_iter().enumerate() {
+        let (json, proto) = (topic(broker, "json", 1), topic(broker, "proto", 1));
+        let sink = |name: &str, topic: &str, more: &str| {
+            format!(
+                "[sinks.{name}]\ntype = \"kafka\"\ninput = \"in\"\nbrokers = \"{}\"\n\
+                 topic = \"{topic}\"\nproperties = {{ \"message.max.bytes\" = 2000 }}\n{more}\n",
+                broker.address
+            )
+        };
+        let schema = folder.path().join("row.proto");
+        let of_schema = format!("format = \"protobuf\"\nschema = {schema:?}\nmessage = \"Row\"\n");
+        let text = |policy: &str| {
+            format!(
+                "name = \"refusing-{number}\"\nparallelism = 2\nbatch_rows = 100\n{head}\
+                 [sources.in]\ntype = \"file\"\npath = \"in.jsonl\"\n\
+                 fields = {{ id = \"int64\", name = \"utf8\", at = \"timestamp\" }}\n{}{}",
+                sink("json", &json, policy),
+                sink("proto", &proto, &format!("{of_schema}{policy}")),
+            )
+        };
+        let ran = |policy: &str| {
+            let plan = plan_of(&text(policy), folder.path());
+            match head {
+                "" => run(plan).map(drop).map_err(|error| error.to_string()),
+                _ => run_committed(plan),
+            }
+        };
+        ran("on_error = \"dead_letter\"").unwrap_or_else(|error| panic!("{error}"));
+        let path = folder.path().join(format!("refusing-{number}.dead.jsonl"));
+        let letters = std::fs::read_to_string(path).expect("dead letters");
+        let letters = letters.lines().map(|line| {
+            let letter: Value = serde_json::from_str(line).expect("JSON");
+            let row: Value = serde_json::from_str(letter["row"].as_str().expect("a row")).unwrap();
+            let [node, kind, error] = ["node", "kind", "error"].map(|it| letter[it].as_str());
+            let error = error.unwrap_or_default();
+            format!("{} {} {}: {error}", node.unwrap(), row["id"], kind.unwrap())
+        });
+        let mut letters = Vec::from_iter(letters);
+        letters.sort();
+        told.push(letters.join("\n") + "\n");
+        assert_eq!(broker.read(&json, true).len(), 998);
+        assert_eq!(broker.read(&proto, true).len(), 997);
+        if head.is_empty() {
+            let error = ran("").expect_err("one fails");
+            let why = ["is too far away for", "is larger than `message.max.bytes`"];
+            assert!(why.iter().any(|why| error.contains(why)), "{error}");
+        }
+    }
+    expect![[r#"
+        json 7 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+        json 999 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+        proto 7 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+        proto 8 refused: 9224318016000000 is too far away for a `Timestamp`
+        proto 999 refused: the message is larger than `message.max.bytes`: raise that in the sink's `properties`, and `max.message.bytes` of the topic
+    "#]].assert_eq(&told[0]);
+    assert_eq!(told[1], told[0]);
+    Ok(())
+}
+
+/// What is taken back is deleted, as if the row in its place had not come.
+fn a_result_whose_next_one_is_refused_is_gone() -> Outcome {
+    let broker = broker()?;
+    let to = topic(broker, "current", 1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let row = |(id, name): (i64, &str)| format!("{{\"id\":{id},\"name\":\"{name}\",\"at\":0}}\n");
+    let long = "x".repeat(3_000);
+    let rows = [
+        (1, "a"),
+        (2, "b"),
+        (1, &long),
+        (2, "c"),
+        (1, "d"),
+        (3, &long),
+    ];
+    let rows: String = rows.map(row).concat();
+    std::fs::write(folder.path().join("in.jsonl"), rows).expect("it is writable");
+    let text = format!(
+        r#"
+        name = "current-{to}"
+        [sources.in]
+        type = "file"
+        path = "in.jsonl"
+        event_time = "at"
+        watermark = {{ out_of_orderness = "0s" }}
+        fields = {{ id = "int64", name = "utf8", at = "timestamp" }}
+        [operators.latest]
+        aggregate = {{ name = "last(name)" }}
+        input = "in"
+        key = "id"
+        window = "running"
+        [sinks.out]
+        type = "kafka"
+        input = "latest.changes"
+        brokers = "{address}"
+        topic = "{to}"
+        key = "id"
+        tombstones = true
+        on_error = "skip"
+        properties = {{ "message.max.bytes" = 2000 }}
+        "#,
+        address = broker.address
+    );
+    run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let shown: String = broker
+        .read(&to, true)
+        .iter()
+        .map(|record| format!("{:?} {}\n", record.key, record.payload))
+        .collect();
+    expect![[r#"
+        Some("1") {"id":1,"name":"a"}
+        Some("2") {"id":2,"name":"b"}
+        Some("1") 
+        Some("2") {"id":2,"name":"c"}
+        Some("1") {"id":1,"name":"d"}
+    "#]]
+    .assert_eq(&shown);
     Ok(())
 }
 

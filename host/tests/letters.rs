@@ -3,6 +3,10 @@
 /// Plugins, built once.
 #[expect(dead_code, reason = "the service loads them itself")]
 mod common;
+/// Both ends of HTTP.
+#[expect(dead_code, reason = "rows are posted by the service alone")]
+#[path = "common/http.rs"]
+mod http;
 /// A service in a folder of its own.
 #[expect(dead_code, reason = "shared by several test programs")]
 #[path = "common/service.rs"]
@@ -10,14 +14,21 @@ mod service;
 /// Signals to a running host.
 #[path = "common/signal.rs"]
 mod signal;
+/// Waits for what others do.
+#[expect(dead_code, reason = "the service has its own")]
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use http::{Receiver, Reply};
 use service::{GOOD, Service, WAIT, shop_with};
 
 const ROWS: u64 = 8_000;
@@ -276,6 +287,81 @@ fn letters_are_replayed_where_they_failed() {
     expected.check(service.folder.path());
     let lines = [r#"{"id":"a","n":1}"#, r#"{"id":"b","n":2}"#];
     assert_eq!(output(service.folder.path(), "lines"), lines);
+}
+
+/// A row that one sink was refused goes to that sink alone.
+#[test]
+fn rows_that_a_sink_was_refused_go_there_again() {
+    let takes_all = Arc::new(AtomicBool::new(false));
+    let takes = takes_all.clone();
+    let receiver = Receiver::start(move |_, message| {
+        let is_bad = message.body.contains("\"n\":2") && !takes.load(Ordering::SeqCst);
+        Reply::Status(if is_bad { 422 } else { 200 }, "", "")
+    });
+    let service = Service::start(&[]);
+    let lines = "{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":2}\n{\"id\":\"c\",\"n\":2}\n";
+    fs::write(service.path("lines.jsonl"), lines).expect("writable");
+    let pipeline = format!(
+        r#"name = "shop"
+        [checkpoints]
+        interval = "50ms"
+        [sources.lines]
+        type = "file"
+        path = "../lines.jsonl"
+        fields = {{ id = "utf8", n = "int64" }}
+        [sinks.hook]
+        type = "http"
+        url = "http://{}/hook"
+        body = "row"
+        on_error = "dead_letter"
+        input = "lines"
+        [sinks.of_lines]
+        type = "file"
+        path = "../lines.out"
+        format = "json"
+        input = "lines"
+        "#,
+        receiver.address
+    );
+    service.write("shop", &pipeline);
+    service.until_seen();
+    service.until_phase("ended");
+    let refused = letters(&service, "node=hook");
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert_eq!(refused[0]["stays"], Value::Null, "{refused:?}");
+    // What is refused again is another letter.
+    let first = json!({ "letters": [{ "id": refused[1]["id"] }] });
+    assert_eq!(replay(&service, &first).0, 202);
+    assert_eq!(replayed(&service)["outcome"], "done");
+    let again = letters(&service, "node=hook");
+    assert_eq!(again.len(), 2, "{again:?}");
+    let row = |letter: &Value| letter["row"].as_str().unwrap_or_default().to_owned();
+    let mut rows: Vec<String> = again.iter().map(row).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [r#"{"id":"b","n":2}"#, r#"{"id":"c","n":2}"#]);
+    // One is mended, and the other taken as it is.
+    let (mended, other) = match row(&again[0]).contains("\"c\"") {
+        true => (&again[0], &again[1]),
+        false => (&again[1], &again[0]),
+    };
+    takes_all.store(true, Ordering::SeqCst);
+    let edited = json!({ "letters": [
+        { "id": mended["id"], "row": { "id": "c", "n": 3 } },
+        { "id": other["id"] },
+    ] });
+    let (status, answer) = replay(&service, &edited);
+    assert_eq!(status, 202, "{answer}");
+    assert_eq!(replayed(&service)["outcome"], "done");
+    assert!(letters(&service, "node=hook").is_empty());
+    let mut taken: Vec<String> = receiver.posted().iter().map(|it| it.body.clone()).collect();
+    taken.sort_unstable();
+    let (b, c) = (r#"{"id":"b","n":2}"#, r#"{"id":"c","n":2}"#);
+    assert_eq!(
+        taken,
+        [r#"{"id":"a","n":1}"#, b, b, b, c, r#"{"id":"c","n":3}"#]
+    );
+    service.until_phase("ended");
+    assert_eq!(output(service.folder.path(), "lines").len(), 3);
 }
 
 #[test]

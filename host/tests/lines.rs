@@ -492,7 +492,7 @@ fn what_cannot_be_sent_says_why() {
     case.write("in.jsonl", "{\"line\":\"a\\nb\"}\n");
     expect![[r#"
         error: sink `out`: cannot write to ADDRESS: a line cannot have a line end in it (`framing = "length_prefixed"` can); the row is {"line":"a\nb"}
-          the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+          the row would fail again: correct it at its source, or have an operator leave such rows out
     "#]]
     .assert_eq(&fails(&case));
     let case = Case::new(&raw.replace("SERVER", "127.0.0.1:1"));

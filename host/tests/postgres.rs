@@ -54,6 +54,10 @@ tests![
     a_table_that_does_not_fit_is_told_at_the_start,
     a_server_that_refuses_says_why,
     one_wrong_row_ends_the_run_with_its_text,
+    refused_rows_are_dead_letters_and_the_others_are_written,
+    a_batch_of_refused_rows_comes_to_an_end,
+    a_row_that_cannot_be_deleted_is_refused,
+    a_row_that_a_commit_refuses_ends_the_run,
     a_connection_with_tls_is_verified,
     a_run_that_was_replaced_writes_nothing,
     a_server_that_comes_back_is_written_on,
@@ -61,6 +65,7 @@ tests![
     a_full_tablespace_is_told_and_loses_nothing,
     a_full_disk_is_told_and_loses_nothing,
     nothing_is_lost_or_doubled_by_kills,
+    refused_rows_are_letters_once_through_kills,
 ];
 
 /// A folder with a pipeline that reads `in.jsonl`.
@@ -549,7 +554,7 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "",
         r#"{"id":2,"name":"a\u0000b"}"#,
         expect![[r#"
-            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `name` has the character U+0000, which no text there can have; the row is {"id":2,"name":"a\u0000b","ts":null}; a `filter` before the sink can leave such rows out
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `name` has the character U+0000, which no text there can have; the row is {"id":2,"name":"a\u0000b","ts":null}
               the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
         "#]],
     );
@@ -558,7 +563,7 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "",
         r#"{"id":2,"ts":9224318016000000}"#,
         expect![[r#"
-            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `ts` is a time that PostgreSQL does not have (9224318016000000 ms since 1970): its years go from 4714 BC to 294276; the row is {"id":2,"name":null,"ts":9224318016000000}; a `filter` before the sink can leave such rows out
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `ts` is a time that PostgreSQL does not have (9224318016000000 ms since 1970): its years go from 4714 BC to 294276; the row is {"id":2,"name":null,"ts":9224318016000000}
               the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
         "#]],
     );
@@ -567,7 +572,7 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "",
         r#"{"id":2,"name":"too long"}"#,
         expect![[r#"
-            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: value too long for type character varying(5); COPY strict, line 2, column name: "too long" (SQLSTATE 22001); a `filter` before the sink can leave such rows out
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: value too long for type character varying(5); COPY strict, line 2, column name: "too long" (SQLSTATE 22001)
               the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
         "#]],
     );
@@ -576,7 +581,7 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "key = \"id\"",
         r#"{"id":2,"name":"no"}"#,
         expect![[r#"
-            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: new row for relation "strict" violates check constraint "strict_name_check"; Failing row contains (2, no, null) (SQLSTATE 23514); a `filter` before the sink can leave such rows out
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: new row for relation "strict" violates check constraint "strict_name_check"; Failing row contains (2, no, null) (SQLSTATE 23514)
               the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
         "#]],
     );
@@ -585,7 +590,7 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "",
         r#"{"id":1,"name":"again"}"#,
         expect![[r#"
-            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: duplicate key value violates unique constraint "strict_pkey"; Key (id)=(1) already exists; COPY strict, line 2 (SQLSTATE 23505); a `filter` before the sink can leave such rows out
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: duplicate key value violates unique constraint "strict_pkey"; Key (id)=(1) already exists; COPY strict, line 2 (SQLSTATE 23505)
               the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
         "#]],
     );
@@ -594,11 +599,248 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "key = \"id\"",
         r#"{"name":"x"}"#,
         expect![[r#"
-            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `id` is null, and rows replace each other by it; the row is {"id":null,"name":"x","ts":null}; a `filter` before the sink can leave such rows out
+            error: sink `out`: cannot write to table `strict` of database `shop` on SERVER: the field `id` is null, and rows replace each other by it; the row is {"id":null,"name":"x","ts":null}
               the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
         "#]],
     );
     assert_eq!(server.sql("SELECT count(*) FROM strict"), "0");
+    Ok(())
+}
+
+/// Rows of which the server, or the host itself, refuses some, each for another reason.
+fn refusable() -> (String, usize) {
+    let (mut rows, mut bad) = (String::new(), 0);
+    for id in 0..1_000 {
+        let why = match id {
+            5 => r#""name":"a\u0000b""#,
+            6 => r#""ts":9224318016000000"#,
+            7 | 300 | 999 => r#""name":"no""#,
+            8 => r#""name":"too long""#,
+            301 => r#""name":"raise""#,
+            302 => r#""n":9999"#,
+            303 => r#""other":4"#,
+            500 => r#""must":null"#,
+            _ => r#""name":"good""#,
+        };
+        bad += usize::from(!why.contains("good"));
+        let must = if why.contains("must") {
+            ""
+        } else {
+            ",\"must\":1"
+        };
+        let _ = writeln!(rows, "{{\"id\":{id},{why}{must}}}");
+    }
+    (rows, bad)
+}
+
+const REFUSABLE: &str = r#"fields = { id = "int64?", name = "utf8?", n = "int64?", other = "int64?", must = "int64?", ts = "timestamp?" }"#;
+
+/// Makes a table that refuses rows, and returns its columns for the sink.
+fn refusing(server: &Server, table: &str) -> String {
+    server.sql(&format!(
+        "CREATE TABLE others_of_{table} (other bigint PRIMARY KEY); \
+         CREATE FUNCTION raises_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+            IF NEW.name = 'raise' THEN RAISE EXCEPTION 'not this one' USING HINT = 'another'; \
+            END IF; RETURN NEW; END $$; \
+         CREATE TABLE {table} (id bigint PRIMARY KEY, name varchar(5) CHECK (name <> 'no'), \
+            n bigint, twice numeric(4,0) GENERATED ALWAYS AS (n * 2) STORED, \
+            other bigint REFERENCES others_of_{table}, must bigint NOT NULL, ts timestamptz); \
+         CREATE TRIGGER raises BEFORE INSERT OR UPDATE ON {table} \
+            FOR EACH ROW EXECUTE FUNCTION raises_{table}()"
+    ));
+    format!("input = \"in\"\ntable = \"{table}\"\non_error = \"dead_letter\"\n")
+}
+
+/// The dead letters of a pipeline as lines, in the order of their rows.
+fn letters(case: &Case<'_>, name: &str) -> Vec<(u64, serde_json::Value)> {
+    let path = case.folder.path().join(format!("{name}.dead.jsonl"));
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let letters = text.lines().map(|line| {
+        let letter: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(letter["kind"], "refused", "{letter}");
+        let row = letter["row"].as_str().expect("a row");
+        let row: serde_json::Value = serde_json::from_str(row).expect("JSON");
+        (row["id"].as_u64().unwrap_or(u64::MAX), letter)
+    });
+    let mut letters = Vec::from_iter(letters);
+    letters.sort_by_key(|(id, _)| *id);
+    letters
+}
+
+fn refused_rows_are_dead_letters_and_the_others_are_written() -> Outcome {
+    let server = server()?;
+    let (mut rows, mut bad) = refusable();
+    // By a key it would take the place of the first.
+    let again = "{\"id\":17,\"name\":\"again\",\"must\":1}\n";
+    let keyless = "{\"name\":\"x\",\"must\":1}\n";
+    rows += again;
+    bad += 1;
+    let exactly = format!("parallelism = 2\n{STATE}");
+    let at_least = format!("{exactly}delivery = \"at_least_once\"\n");
+    let expected_of_copies = expect![[r#"
+        5: the field `name` has the character U+0000, which no text there can have
+        6: the field `ts` is a time that PostgreSQL does not have (9224318016000000 ms since 1970): its years go from 4714 BC to 294276
+        7: new row for relation "TABLE" violates check constraint "TABLE_name_check"; Failing row contains (7, no, null, null, null, 1, null); COPY TABLE, line 1: "7	no	\N	\N	1	\N" (SQLSTATE 23514)
+        8: value too long for type character varying(5); COPY TABLE, line 1, column name: "too long" (SQLSTATE 22001)
+        17: duplicate key value violates unique constraint "TABLE_pkey"; Key (id)=(17) already exists; COPY TABLE, line 1: "17	again	\N	\N	1	\N" (SQLSTATE 23505)
+        300: new row for relation "TABLE" violates check constraint "TABLE_name_check"; Failing row contains (300, no, null, null, null, 1, null); COPY TABLE, line 1: "300	no	\N	\N	1	\N" (SQLSTATE 23514)
+        301: not this one; PL/pgSQL function raises_TABLE() line 1 at RAISE; another (SQLSTATE P0001)
+        302: numeric field overflow; A field with precision 4, scale 0 must round to an absolute value less than 10^4; COPY TABLE, line 1: "302	\N	9999	\N	1	\N" (SQLSTATE 22003)
+        303: insert or update on table "TABLE" violates foreign key constraint "TABLE_other_fkey"; Key (other)=(4) is not present in table "others_of_TABLE" (SQLSTATE 23503)
+        500: null value in column "must" of relation "TABLE" violates not-null constraint; Failing row contains (500, null, null, null, null, null, null); COPY TABLE, line 1: "500	\N	\N	\N	\N	\N" (SQLSTATE 23502)
+        999: new row for relation "TABLE" violates check constraint "TABLE_name_check"; Failing row contains (999, no, null, null, null, 1, null); COPY TABLE, line 1: "999	no	\N	\N	1	\N" (SQLSTATE 23514)
+    "#]];
+    let expected_by_key = expect![[r#"
+        5: the field `name` has the character U+0000, which no text there can have
+        6: the field `ts` is a time that PostgreSQL does not have (9224318016000000 ms since 1970): its years go from 4714 BC to 294276
+        7: new row for relation "TABLE" violates check constraint "TABLE_name_check"; Failing row contains (7, no, null, null, null, 1, null) (SQLSTATE 23514)
+        8: value too long for type character varying(5); COPY sluicebox_8bb391102a99f3c9, line 1, column name: "too long" (SQLSTATE 22001)
+        300: new row for relation "TABLE" violates check constraint "TABLE_name_check"; Failing row contains (300, no, null, null, null, 1, null) (SQLSTATE 23514)
+        301: not this one; PL/pgSQL function raises_TABLE() line 1 at RAISE; another (SQLSTATE P0001)
+        302: numeric field overflow; A field with precision 4, scale 0 must round to an absolute value less than 10^4 (SQLSTATE 22003)
+        303: insert or update on table "TABLE" violates foreign key constraint "TABLE_other_fkey"; Key (other)=(4) is not present in table "others_of_TABLE" (SQLSTATE 23503)
+        500: null value in column "must" of relation "TABLE" violates not-null constraint; Failing row contains (500, null, null, null, null, null, null) (SQLSTATE 23502)
+        999: new row for relation "TABLE" violates check constraint "TABLE_name_check"; Failing row contains (999, no, null, null, null, 1, null) (SQLSTATE 23514)
+        -1: the field `id` is null, and rows replace each other by it
+    "#]];
+    for (number, (key, head)) in [
+        ("", "parallelism = 2"),
+        ("", &exactly),
+        ("", &at_least),
+        ("key = \"id\"", "parallelism = 2"),
+        ("key = \"id\"", &exactly),
+        ("key = \"id\"", &at_least),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let table = format!("refusing_{number}");
+        let sink = refusing(server, &table) + key;
+        let case = Case::new(server, &table, head, REFUSABLE, &sink);
+        let rows = match key {
+            "" => rows.clone(),
+            _ => rows.replace(again, keyless),
+        };
+        let (is_good, said) = case.input(&rows).run(&["run"]);
+        assert!(is_good, "{said}");
+        assert!(said.contains("every row is accounted for"), "{said}");
+        let mut told = String::new();
+        for (id, letter) in letters(&case, &table) {
+            let error = letter["error"].as_str().expect("a text");
+            let _ = writeln!(
+                told,
+                "{}: {}",
+                id.cast_signed(),
+                error.replace(&table, "TABLE")
+            );
+        }
+        match key {
+            "" => expected_of_copies.assert_eq(&told),
+            _ => expected_by_key.assert_eq(&told),
+        }
+        assert_eq!(told.lines().count(), bad);
+        let found =
+            format!("SELECT count(*), sum(id), count(*) FILTER (WHERE name = 'good') FROM {table}");
+        let sum = 999 * 500
+            - [5, 6, 7, 300, 999, 8, 301, 302, 303, 500]
+                .iter()
+                .sum::<i32>();
+        assert_eq!(server.sql(&found), format!("990|{sum}|990"), "{table}");
+    }
+    Ok(())
+}
+
+fn a_batch_of_refused_rows_comes_to_an_end() -> Outcome {
+    let server = server()?;
+    let mut rows = String::new();
+    for id in 0..5_000 {
+        let _ = writeln!(rows, "{{\"id\":{id},\"name\":\"no\",\"must\":1}}");
+    }
+    rows += "{\"id\":5000,\"name\":\"good\",\"must\":1}\n";
+    for (name, key) in [("all_refused", ""), ("all_refused_by_key", "key = \"id\"")] {
+        let sink = refusing(server, name) + key;
+        let case = Case::new(server, name, STATE, REFUSABLE, &sink);
+        let began = Instant::now();
+        case.input(&rows).succeed();
+        eprintln!("{name}: {:?}", began.elapsed());
+        assert_eq!(letters(&case, name).len(), 5_000);
+        assert_eq!(server.sql(&format!("SELECT id FROM {name}")), "5000");
+    }
+    // They are counted alone, if the sink says so.
+    let sink = refusing(server, "skipping").replace("dead_letter", "skip");
+    let case = Case::new(server, "skipping", "", REFUSABLE, &sink);
+    let (is_good, said) = case.input(&rows).run(&["run", "--quiet"]);
+    assert!(is_good && said.contains("sink `out`: skipped "), "{said}");
+    assert_eq!(letters(&case, "skipping").len(), 0);
+    Ok(())
+}
+
+fn a_row_that_cannot_be_deleted_is_refused() -> Outcome {
+    let server = server()?;
+    server.sql(
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+            IF OLD.name = 'a' THEN RAISE EXCEPTION 'a stays'; END IF; RETURN OLD; END $$; \
+         CREATE TABLE kept_sessions (name text NOT NULL, window_start timestamptz NOT NULL, \
+            window_end timestamptz NOT NULL, n bigint NOT NULL, \
+            UNIQUE (name, window_start)); \
+         INSERT INTO kept_sessions VALUES ('a', 'epoch'::timestamptz + '12s', now(), 0); \
+         CREATE TRIGGER keeps BEFORE DELETE ON kept_sessions \
+            FOR EACH ROW EXECUTE FUNCTION keeps()",
+    );
+    let sink = "input = \"by_name.changes\"\ntable = \"kept_sessions\"\n\
+                key = [\"name\", \"window_start\"]\ndeletes = true\non_error = \"dead_letter\"";
+    let head = format!(
+        "{STATE}[operators.by_name]\ninput = \"in\"\nkey = \"name\"\n\
+         window = {{ session = \"10s\" }}\nallowed_lateness = \"1h\"\n\
+         aggregate = {{ n = \"count()\" }}\n"
+    );
+    let fields = "fields = { name = \"utf8\", ts = \"timestamp\" }\nevent_time = \"ts\"\n\
+                  watermark = { out_of_orderness = \"0s\" }";
+    let case = Case::new(server, "kept-sessions", &head, fields, sink);
+    let at =
+        |name: &str, seconds: i64| format!("{{\"name\":\"{name}\",\"ts\":{}}}\n", seconds * 1000);
+    // Two sessions of each name, which a late row joins.
+    let mut rows = at("a", 0) + &at("a", 12) + &at("b", 0) + &at("b", 12);
+    for second in 0..2_000 {
+        rows += &at("other", 200 + second);
+    }
+    case.input(&(rows + &at("a", 6) + &at("b", 6))).succeed();
+    let found = server.sql(
+        "SELECT name, extract(epoch FROM window_start)::int, n FROM kept_sessions \
+         WHERE name <> 'other' ORDER BY 1, 2",
+    );
+    assert_eq!(found, "a|0|3\na|12|1\nb|0|3");
+    let path = case.folder.path().join("kept-sessions.dead.jsonl");
+    let text = std::fs::read_to_string(path).expect("a dead letter");
+    let letter: serde_json::Value = serde_json::from_str(&text).expect("one");
+    assert_eq!(letter["kind"], "refused");
+    let error = letter["error"].as_str().expect("a text");
+    assert!(error.contains("a stays"), "{error}");
+    assert!(error.ends_with("; the row was to be taken back"), "{error}");
+    Ok(())
+}
+
+fn a_row_that_a_commit_refuses_ends_the_run() -> Outcome {
+    let server = server()?;
+    server.sql("CREATE TABLE somewhere (other bigint PRIMARY KEY)");
+    let at_least = format!("{STATE}delivery = \"at_least_once\"\n");
+    for (name, head) in [("deferred", STATE), ("deferred_at_least", &at_least)] {
+        server.sql(&format!(
+            "CREATE TABLE {name} (id bigint, other bigint REFERENCES somewhere \
+                DEFERRABLE INITIALLY DEFERRED)"
+        ));
+        let sink = format!("input = \"in\"\ntable = \"{name}\"\non_error = \"dead_letter\"");
+        let fields = "fields = { id = \"int64\", other = \"int64?\" }";
+        let case = Case::new(server, name, head, fields, &sink);
+        let said = case.input("{\"id\":1}\n{\"id\":2,\"other\":7}\n").fail();
+        assert!(
+            said.contains("(SQLSTATE 23503); the constraint is DEFERRED"),
+            "{said}"
+        );
+        let advice = "correct it at its source, or have an operator leave such rows out";
+        assert!(said.contains(advice), "{said}");
+        assert_eq!(server.sql(&format!("SELECT count(*) FROM {name}")), "0");
+    }
     Ok(())
 }
 
@@ -888,5 +1130,77 @@ aggregate = {{ n = "count()", total = "sum(id)" }}
         "{}",
         tail(&log)
     );
+    done
+}
+
+/// Every hundredth row is refused by one of two sinks, which share a transaction.
+fn refused_rows_are_letters_once_through_kills() -> Outcome {
+    server()?;
+    let server = Server::start().expect("a server of its own");
+    let script = |what: &str| server.call(what);
+    killed::in_rounds_of((8, 1), &script, |round, kills| {
+        refusing_round(&server, round, kills)
+    });
+    Ok(())
+}
+
+fn refusing_round(server: &Server, round: usize, kills: &mut Kills<'_>) -> usize {
+    let other = |name: &str, more: &str| {
+        format!(
+            "[sinks.{name}]\ntype = \"postgres\"\nserver = \"{}\"\ndatabase = \"shop\"\n\
+             user = \"shop\"\ninput = \"in\"\ntable = \"{name}_{round}\"\n{more}\n\
+             properties = {{ password = {{ env = \"SHOP_PASSWORD\" }} }}\n",
+            server.address
+        )
+    };
+    let sink = format!(
+        "input = \"in\"\ntable = \"some_{round}\"\non_error = \"dead_letter\"\n\
+         properties = {{ password = {{ env = \"SHOP_PASSWORD\" }} }}\n{}{}",
+        other("every", ""),
+        other("keyed", "key = \"id\"\non_error = \"dead_letter\"")
+    );
+    for (table, check) in [
+        ("some", "id % 100 <> 7"),
+        ("every", "true"),
+        ("keyed", "id % 200 <> 9"),
+    ] {
+        server.sql(&format!(
+            "CREATE TABLE {table}_{round} (id bigint PRIMARY KEY, name text, CHECK ({check}))"
+        ));
+    }
+    let head = "parallelism = 2\nbatch_rows = 500\n[state]\npath = \"state\"\n[checkpoints]\n\
+                interval = \"50ms\"\n[restart]\nstrategy = \"fixed\"\ndelay = \"100ms\"\n\
+                failures = 1000\n";
+    let name = format!("refusing-{round}");
+    let case = Case::new(server, &name, head, ID_NAME, &sink);
+    let mut rows = String::new();
+    let count = 30_000;
+    for id in 0..count {
+        let _ = writeln!(rows, "{{\"id\":{id},\"name\":\"x\"}}");
+    }
+    case.input(&rows);
+    let log = case.folder.path().join("log");
+    let done = kills.run(&case.pipeline(), &log);
+    for (table, good) in [
+        ("some", count - count / 100),
+        ("every", count),
+        ("keyed", count - count / 200),
+    ] {
+        let found = server.sql(&format!("SELECT count(*) FROM {table}_{round}"));
+        assert_eq!(found, good.to_string(), "{table}: {}", tail(&log));
+    }
+    let refused = letters(&case, &name).into_iter();
+    let refused = refused.map(|(id, letter)| (letter["node"].to_string(), id));
+    let mut refused = Vec::from_iter(refused);
+    refused.sort();
+    let of = |node: &str, every: u64, rest: u64| {
+        let ids = (0..count as u64).filter(move |id| id % every == rest);
+        let node = format!("\"{node}\"");
+        Vec::from_iter(ids.map(move |id| (node.clone(), id)))
+    };
+    let mut expected = of("out", 100, 7);
+    expected.extend(of("keyed", 200, 9));
+    expected.sort();
+    assert_eq!(refused, expected, "{}", tail(&log));
     done
 }

@@ -46,6 +46,7 @@ tests![
     messages_come_to_those_who_listen,
     a_server_that_refuses_says_why,
     one_wrong_row_ends_the_run_with_its_text,
+    rows_without_a_place_are_refused,
     a_run_that_was_replaced_writes_nothing,
     checkpoints_are_kept_that_a_server_has_forgotten,
     a_server_without_memory_says_so_and_loses_nothing,
@@ -427,7 +428,7 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
                  member = \"user\"\nscore = \"score\"";
     for (name, row, expected) in [
         (
-            "no-key",
+            "wrong-member",
             r#"{"score":1}"#,
             expect![[r#"
             error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `user` is null; the row is {"user":null,"score":1.0}
@@ -435,25 +436,71 @@ fn one_wrong_row_ends_the_run_with_its_text() -> Outcome {
         "#]],
         ),
         (
-            "no-number",
+            "wrong-score",
             r#"{"user":"ann","score":"NaN"}"#,
             expect![[r#"
-                error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `score` is NaN, which is no score; the row is {"user":"ann","score":"NaN"}
-                  the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
-            "#]],
+            error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `score` is NaN, which is no score; the row is {"user":"ann","score":"NaN"}
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
         ),
         (
             "no-score",
             r#"{"user":"ann"}"#,
             expect![[r#"
-                error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `score` is null, and no score; the row is {"user":"ann","score":null}
-                  the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
-            "#]],
+            error: sink `out`: cannot write to `w:{user}` on ADDRESS, database 0: the field `score` is null, and no score; the row is {"user":"ann","score":null}
+              the row would fail again: correct it at its source, or have `on_error` skip such rows or keep them as dead letters
+        "#]],
         ),
     ] {
         let case = Case::new(server, name, restart, fields, sinks);
         case.input(&format!("{{\"user\":\"bob\",\"score\":1}}\n{row}\n"));
         expected.assert_eq(&case.fail());
+    }
+    Ok(())
+}
+
+fn rows_without_a_place_are_refused() -> Outcome {
+    let server = server()?;
+    let fields = "fields = { user = \"utf8?\", score = \"float64?\" }";
+    let mut rows = String::new();
+    for number in 0..1_000 {
+        let _ = match number {
+            5 => writeln!(rows, "{{\"score\":5}}"),
+            6 => writeln!(rows, "{{\"user\":\"u6\",\"score\":\"NaN\"}}"),
+            999 => writeln!(rows, "{{\"user\":\"u999\"}}"),
+            _ => writeln!(rows, "{{\"user\":\"u{number}\",\"score\":{number}}}"),
+        };
+    }
+    let exactly = format!("parallelism = 2\n{STATE}");
+    let at_least = format!("{exactly}delivery = \"at_least_once\"\n");
+    for (name, head) in [
+        ("refusing", "parallelism = 2\n"),
+        ("refusing-exactly", &exactly),
+        ("refusing-at-least", &at_least),
+    ] {
+        let sinks = format!(
+            "[sinks.out]\ninput = \"in\"\nSERVER\nas = \"sorted_set\"\nkey = \"{name}\"\n\
+             member = \"user\"\nscore = \"score\"\non_error = \"dead_letter\""
+        );
+        let case = Case::new(server, name, head, fields, &sinks);
+        case.input(&rows).succeed();
+        assert_eq!(server.ask(&["ZCARD", name]), "997");
+        let path = case.folder.path().join(format!("{name}.dead.jsonl"));
+        let letters = std::fs::read_to_string(path).expect("dead letters");
+        let told = letters.lines().map(|line| {
+            let letter: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(letter["kind"], "refused");
+            let [row, error] = ["row", "error"].map(|it| letter[it].as_str().unwrap_or_default());
+            format!("{error}: {row}\n")
+        });
+        let mut told = Vec::from_iter(told);
+        told.sort();
+        expect![[r#"
+            the field `score` is NaN, which is no score: {"user":"u6","score":"NaN"}
+            the field `score` is null, and no score: {"user":"u999","score":null}
+            the field `user` is null: {"user":null,"score":5.0}
+        "#]]
+        .assert_eq(&told.concat());
     }
     Ok(())
 }

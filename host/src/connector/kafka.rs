@@ -169,7 +169,7 @@ fn words(code: RDKafkaErrorCode) -> String {
 pub fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
     match code {
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
-            Fault::ROW
+            Fault::FATAL_ROW
         }
         Some(
             RDKafkaErrorCode::OffsetOutOfRange

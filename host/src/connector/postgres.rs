@@ -1,6 +1,8 @@
 //! PostgreSQL: reads tables, and writes them, within transactions too. Here is what sources,
 //! sinks and their transaction share: how a server is reached, and what its errors mean.
 
+/// Has the server read rows.
+mod copying;
 /// Rows as the text that `COPY` reads.
 mod encode;
 /// Reads a table by a column that grows.
@@ -39,7 +41,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::server::{Password, Server};
-use crate::blame::{Fault, causes};
+use crate::blame::{Blame, Fault, causes};
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,18 @@ impl Failure {
             fault,
             code: None,
         }
+    }
+
+    /// Of a commit, which does not tell which row has done it.
+    fn at_commit(mut self) -> Self {
+        if self.fault.blame == Blame::Row {
+            self.cause.push_str(
+                "; the constraint is DEFERRED, so that the server looks at all rows of a \
+                 checkpoint together, and tells none from the others: ALTER it to NOT DEFERRABLE, \
+                 and the `on_error` of the sink decides about each row",
+            );
+        }
+        self
     }
 
     /// An earlier statement of the transaction has failed, which says why.
@@ -188,9 +202,9 @@ fn fault_of(code: &SqlState) -> Fault {
         "25006" | "25P02" | "25P03" | "25P04" => Fault::OUTSIDE,
         code => match code.get(..2).unwrap_or_default() {
             // Of a value, of a constraint that it breaks, of a limit that it exceeds.
-            "21" | "22" | "23" | "44" | "54" => Fault::ROW,
+            "21" | "22" | "23" | "44" | "54" => Fault::FATAL_ROW,
             // Of what a trigger or a function of the user's raises.
-            "P0" | "38" | "39" => Fault::ROW,
+            "P0" | "38" | "39" => Fault::FATAL_ROW,
             // Lost connections, deadlocks, full disks, shutdowns, errors of the disk.
             "08" | "40" | "53" | "55" | "57" | "58" | "XX" => Fault::OUTSIDE,
             // Wrong names, privileges, passwords, versions.

@@ -1,19 +1,16 @@
-//! What connectors of servers share: how a server is called, its password, and how a row is
-//! shown that it cannot take; and where rows are written within transactions of the server's
-//! own, how earlier runs are fenced by an epoch, and which rows wait for a commit; and how
-//! long it takes until a lost connection is made again.
+//! What connectors of servers share: how a server is called, and its password; and where rows
+//! are written within transactions of the server's own, how earlier runs are fenced by an
+//! epoch, and which rows wait for a commit; and how long it takes until a lost connection is
+//! made again.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::transaction::TransactionError;
 use crate::element::CheckpointId;
-use crate::json::render_row;
 use crate::sink::CommitContext;
-use crate::text::truncate;
 
 /// An address, or the folder of the server's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,16 +195,6 @@ impl Backoff {
 pub fn delay(attempt: u32, from: Duration, to: Duration) -> Duration {
     let most = from.saturating_mul(1 << attempt.min(20)).min(to);
     most / 2 + most.mul_f64(fastrand::f64() / 2.0)
-}
-
-/// How much of a row a message shows.
-const SHOWN_BYTES_MAX: usize = 300;
-
-/// A row that cannot be written, as a message shows it.
-pub fn shown(batch: &Batch, row: usize) -> String {
-    let mut shown = render_row(batch, row);
-    truncate(&mut shown, SHOWN_BYTES_MAX);
-    shown
 }
 
 #[cfg(test)]

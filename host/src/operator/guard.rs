@@ -371,7 +371,7 @@ impl<L: Callee + ?Sized> Guard<L> {
             .map(|column| {
                 let arrays: Vec<&dyn Array> =
                     parts.iter().map(|part| part[column].as_ref()).collect();
-                concat(&arrays).map_err(|error| self.fatal(error.to_string(), Fault::ROW))
+                concat(&arrays).map_err(|error| self.fatal(error.to_string(), Fault::FATAL_ROW))
             })
             .collect()
     }

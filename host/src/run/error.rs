@@ -59,10 +59,7 @@ impl RunError {
             RunError::Checkpoint(error) => error.fault(),
             RunError::Fence(error) => error.fault,
             RunError::Storage(error) | RunError::Copies(error) => error.fault(),
-            RunError::Restore { blame, .. } => Fault {
-                blame: *blame,
-                can_pass: false,
-            },
+            RunError::Restore { blame, .. } => Fault::lasting(*blame),
             RunError::Usage(_) => Fault::CONFIG,
             RunError::Threads(cause) => Fault::of_io(cause),
             RunError::Internal(_) => Fault::BUG,

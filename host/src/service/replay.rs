@@ -1,6 +1,6 @@
 //! Rows of dead letters that go through their pipeline again, each where it has failed: a
-//! row that an operator failed on goes to that operator's input, one that a source could not
-//! decode to all that read the source. A replay is a revision of the pipeline with a source
+//! row that an operator failed on, or a sink was refused, goes to the input of that one, and
+//! one that a source could not decode to all that read the source. A replay is a revision of the pipeline with a source
 //! more for each such place, so that checkpoints know how far it has come.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,19 +78,26 @@ pub fn row_of(
                 row,
             })
         }
-        NodeKind::Sink(_) | NodeKind::Join(_) => Err(format!("`{name}` reads no rows by itself")),
-        NodeKind::Transform(_) | NodeKind::Aggregate(_) | NodeKind::Process(_) => {
+        NodeKind::Join(_) => Err(format!("`{name}` reads no rows by itself")),
+        kind @ (NodeKind::Transform(_)
+        | NodeKind::Aggregate(_)
+        | NodeKind::Process(_)
+        | NodeKind::Sink(_)) => {
             let row = failed_row(letter)?;
             if reads_changes(plan, at) {
                 return Err(format!(
                     "rows of `{name}` may take others back, which a dead letter does not tell"
                 ));
             }
-            let Some(time) = &letter.event_time else {
-                return Err("the row has no event time yet".to_owned());
+            let time_ms = match &letter.event_time {
+                Some(time) => {
+                    let time_ms = timestamp::from_rfc3339(time.as_bytes());
+                    Some(time_ms.ok_or_else(|| format!("{time} is no event time"))?)
+                }
+                // Sinks need none.
+                None if matches!(kind, NodeKind::Sink(_)) => None,
+                None => return Err("the row has no event time yet".to_owned()),
             };
-            let time_ms = timestamp::from_rfc3339(time.as_bytes());
-            let time_ms = time_ms.ok_or_else(|| format!("{time} is no event time"))?;
             let port = port_of(plan, node, row)?;
             if let Some(edited) = edited {
                 check_names(edited, &port_schema(plan, port).fields)?;
@@ -101,7 +108,7 @@ pub fn row_of(
                 letter: id.to_owned(),
                 node: name.clone(),
                 port: (node.inputs.len() > 1).then(|| port.name.clone()),
-                time_ms: Some(time_ms),
+                time_ms,
                 row: row.to_owned(),
             })
         }
@@ -344,6 +351,11 @@ pub fn add(config: &mut Config, plan: &Plan, replay: &Replay) -> Result<(), Stri
         };
         match node.kind {
             NodeKind::Source(_) => read_with(config, name, &source),
+            NodeKind::Sink(_) => {
+                let sinks = config.sinks.iter_mut();
+                let of_name = sinks.filter(|sink| sink.name.get_ref() == name);
+                of_name.for_each(|sink| sink.input.push(main_output(&source)));
+            }
             _ => read_by(config, plan, node, port, &source)?,
         }
         config.sources.push(added);

@@ -1,7 +1,6 @@
 //! Cuts rows into requests, by the rows alone: the same rows from the same place on are cut
 //! in the same way, whatever batches they come in.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -10,6 +9,7 @@ use crate::batch::Batch;
 use crate::checkpoint::snapshot::RowNumbers;
 use crate::digest::hex;
 use crate::json::JsonColumns;
+use crate::sink::SentRows;
 
 /// What a request's body has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,22 +64,7 @@ pub struct Packed {
     pub body: Vec<u8>,
     /// The same for the same rows at the same place of the pipeline's output.
     pub key: String,
-    pub rows: Rows,
-}
-
-/// The rows of a request, in their batches.
-#[derive(Debug, Default)]
-pub struct Rows(Vec<(Batch, Range<usize>)>);
-
-impl Rows {
-    pub fn count(&self) -> usize {
-        self.0.iter().map(|(_, rows)| rows.len()).sum()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (&Batch, usize)> {
-        let batches = self.0.iter();
-        batches.flat_map(|(batch, rows)| rows.clone().map(move |row| (batch, row)))
-    }
+    pub rows: SentRows,
 }
 
 /// Fills requests with rows.
@@ -91,7 +76,7 @@ pub struct Packer {
     sender: String,
     numbers: RowNumbers,
     body: Vec<u8>,
-    rows: Rows,
+    rows: SentRows,
     count: usize,
     row: Vec<u8>,
 }
@@ -104,7 +89,7 @@ impl Packer {
             sender,
             numbers,
             body: Vec::new(),
-            rows: Rows::default(),
+            rows: SentRows::default(),
             count: 0,
             row: Vec::new(),
         }
@@ -136,7 +121,7 @@ impl Packer {
             let (begin, between, end) = self.cut.body.marks();
             let length = self.body.len() + between.len() + self.row.len() + end.len();
             if self.count > 0 && length > self.cut.bytes_max {
-                self.note(batch, first..row);
+                self.rows.push(batch, first..row);
                 first = row;
                 full(self.take())?;
             }
@@ -148,19 +133,13 @@ impl Packer {
             self.body.extend_from_slice(&self.row);
             self.count += 1;
             if self.count >= self.cut.rows_max {
-                self.note(batch, first..row + 1);
+                self.rows.push(batch, first..row + 1);
                 first = row + 1;
                 full(self.take())?;
             }
         }
-        self.note(batch, first..batch.rows());
+        self.rows.push(batch, first..batch.rows());
         Ok(())
-    }
-
-    fn note(&mut self, batch: &Batch, rows: Range<usize>) {
-        if !rows.is_empty() {
-            self.rows.0.push((batch.clone(), rows));
-        }
     }
 
     /// Takes the request that is begun.
@@ -310,15 +289,14 @@ mod tests {
             let whole = requests(&mut packer(cut, 0), &texts, texts.len());
             let cut_otherwise = requests(&mut packer(cut, 0), &texts, batch_rows);
             prop_assert_eq!(bodies(&whole), bodies(&cut_otherwise));
-            let rows: usize = whole.iter().map(|request| request.rows.count()).sum();
+            let rows: usize = whole.iter().map(|request| request.rows.iter().count()).sum();
             prop_assert_eq!(rows, texts.len());
             for (one, other) in whole.iter().zip(&cut_otherwise) {
                 prop_assert_eq!(&one.key, &other.key);
-                prop_assert_eq!(one.rows.count(), other.rows.count());
-                prop_assert_eq!(one.rows.iter().count(), one.rows.count());
-                prop_assert!(one.body.len() <= bytes_max || one.rows.count() == 1);
+                prop_assert_eq!(one.rows.iter().count(), other.rows.iter().count());
+                prop_assert!(one.body.len() <= bytes_max || one.rows.iter().count() == 1);
             }
-            let before: usize = whole.iter().take(restored).map(|it| it.rows.count()).sum();
+            let before: usize = whole.iter().take(restored).map(|it| it.rows.iter().count()).sum();
             let again = requests(&mut packer(cut, before as u64), &texts[before..], batch_rows);
             let keys = |requests: &[Packed]| -> Vec<String> {
                 requests.iter().map(|request| request.key.clone()).collect()

@@ -20,7 +20,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::delivery::{Breaker, Delivery, Failure, Outcome, Retry, Sent, Target, quoted};
-use super::requests::{BodyKind, Cut, Packed, Packer, Rows};
+use super::requests::{BodyKind, Cut, Packed, Packer};
 use super::{IDEMPOTENCY_KEY, read_secret};
 use crate::batch::Batch;
 use crate::blame::Fault;
@@ -28,14 +28,15 @@ use crate::checkpoint::snapshot::{RowNumbers, SinkSnapshot};
 use crate::clock::Clock;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::server::{Password, shown};
+use crate::connector::server::Password;
 use crate::connector::{Description, Planning};
-use crate::dead_letter::{OnError, of_row};
+use crate::dead_letter::OnError;
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery as Guarantee;
 use crate::schema::Schema;
 use crate::sink::{
-    Ending, RefusedRows, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
+    Ending, Refusals, RefusedRows, SentRows, Sink, SinkConnector, SinkContext, SinkError, SinkKind,
+    SinkSettings, describe_refused, read_on_error,
 };
 
 pub const KIND: SinkKind = SinkKind { name: "http", read };
@@ -58,12 +59,6 @@ pub struct HttpSink {
     in_flight: usize,
     on_error: OnError,
 }
-
-const POLICIES: &[(&str, OnError)] = &[
-    ("fail", OnError::Fail),
-    ("skip", OnError::Skip),
-    ("dead_letter", OnError::DeadLetter),
-];
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
     let meaning = "the address to post to, such as \"https://example.org/hook\"";
@@ -112,10 +107,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         Some(value) => value.integer(1..=100, mistakes).map(Spanned::into_inner),
         None => Some(1),
     };
-    let on_error = match table.optional("on_error") {
-        Some(value) => value.choice(POLICIES, mistakes).map(Spanned::into_inner),
-        None => Some(OnError::Fail),
-    };
+    let on_error = read_on_error(table, mistakes);
     let retry = match table.optional("retry") {
         Some(value) => read_retry(value.table(mistakes)?, mistakes),
         None => Some(RETRY),
@@ -292,15 +284,13 @@ impl SinkConnector for HttpSink {
             BodyKind::Lines => format!("up to {rows_max} rows, one a line"),
             BodyKind::Row => "a row in each request".to_owned(),
         };
-        let refused = match self.on_error {
-            OnError::Skip => "refused rows: skip",
-            OnError::DeadLetter | OnError::Retry(_) => "refused rows: dead letter",
-            OnError::Fail => "refused rows: fail",
-        };
         Description {
             connector: KIND.name,
             format: Some("json"),
-            lines: vec![format!("{method} {shown}, {what}"), refused.to_owned()],
+            lines: vec![
+                format!("{method} {shown}, {what}"),
+                describe_refused(self.on_error),
+            ],
             settings: json!({
                 "url": shown,
                 "method": method.as_str(),
@@ -359,7 +349,7 @@ impl SinkConnector for HttpSink {
                 plan: self.clone(),
                 delivery: delivery?,
                 sent: VecDeque::new(),
-                refused: RefusedRows::default(),
+                refusals: Refusals::new(node, self.on_error),
             },
             linger_ms: self.linger_ms,
             clock: context.clock.clone(),
@@ -390,8 +380,8 @@ struct Requests {
     plan: HttpSink,
     delivery: Arc<Delivery>,
     /// Those that are not answered, the oldest first.
-    sent: VecDeque<(Sent, Rows)>,
-    refused: RefusedRows,
+    sent: VecDeque<(Sent, SentRows)>,
+    refusals: Refusals,
 }
 
 impl Requests {
@@ -429,43 +419,18 @@ impl Requests {
         Ok(())
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Failure>, rows: &Rows) -> Result<(), SinkError> {
+    fn settle(
+        &mut self,
+        outcome: Result<Outcome, Failure>,
+        rows: &SentRows,
+    ) -> Result<(), SinkError> {
         let (status, text) = match outcome.map_err(|failure| self.failed(failure))? {
             Outcome::Accepted => return Ok(()),
             Outcome::Refused(status, text) => (status, text),
         };
-        let (count, text) = (rows.count(), quoted(&text));
-        let said = format!("the server has answered {status}{text}");
-        match self.plan.on_error {
-            OnError::Fail => {
-                let first = rows.iter().next();
-                let first = first
-                    .map(|(batch, row)| shown(batch, row))
-                    .unwrap_or_default();
-                let cause = match count {
-                    1 => format!("{said}; the row is {first}"),
-                    _ => format!("{said}; the first of {count} rows is {first}"),
-                };
-                return Err(self.plan.error(&self.node, cause, fault_of(status)));
-            }
-            OnError::Skip => tracing::warn!(
-                "sink `{}`: skipped {count} rows that {} refuses: {said}",
-                self.node,
-                self.plan.target.shown
-            ),
-            OnError::DeadLetter | OnError::Retry(_) => {
-                let letters = rows.iter().map(|(batch, row)| {
-                    let mut letter = of_row(batch, row);
-                    letter.node.clone_from(&self.node);
-                    letter.kind = "refused".to_owned();
-                    letter.error.clone_from(&said);
-                    letter
-                });
-                self.refused.dead_letters.extend(letters);
-            }
-        }
-        self.refused.rows += count as u64;
-        Ok(())
+        let said = format!("the server has answered {status}{}", quoted(&text));
+        let refused = self.refusals.refuse(rows.iter(), &said);
+        refused.map_err(|cause| self.plan.error(&self.node, cause, fault_of(status)))
     }
 
     fn failed(&self, failure: Failure) -> SinkError {
@@ -530,7 +495,7 @@ impl Sink for HttpWriter {
     }
 
     fn take_refused(&mut self) -> RefusedRows {
-        std::mem::take(&mut self.requests.refused)
+        self.requests.refusals.take()
     }
 
     fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {

@@ -49,6 +49,8 @@ pub struct SendFailure {
     pub topic: Option<String>,
     pub code: Option<RDKafkaErrorCode>,
     pub cause: String,
+    /// Whether the client does not take this message, and would take others.
+    pub is_of_message: bool,
 }
 
 /// How long a run that was asked to stop waits for brokers.
@@ -178,6 +180,7 @@ impl Producer {
                 topic: None,
                 code: Some(code),
                 cause,
+                is_of_message: false,
             });
         }
         let first = &self.client().context().first;
@@ -226,6 +229,7 @@ impl Producer {
                 "{} messages have not arrived after {after:?}",
                 self.inner.in_flight_count()
             ),
+            is_of_message: false,
         }
     }
 
@@ -246,11 +250,14 @@ impl Producer {
                 topic: Some(topic.to_owned()),
                 code: Some(code),
                 cause,
+                is_of_message: false,
             },
             None => SendFailure {
                 topic: Some(topic.to_owned()),
                 code: error.rdkafka_error_code(),
                 cause: cause(error),
+                is_of_message: error.rdkafka_error_code()
+                    == Some(RDKafkaErrorCode::MessageSizeTooLarge),
             },
         }
     }
@@ -272,6 +279,7 @@ impl ClientContext for Deliveries {
                 topic: None,
                 code: Some(code),
                 cause: reason.to_owned(),
+                is_of_message: false,
             });
         }
         self.log.error(error, reason);
@@ -288,6 +296,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
                 topic: Some(message.topic().to_owned()),
                 code: error.rdkafka_error_code(),
                 cause: self.log.explain(error),
+                is_of_message: false,
             }),
         }
     }

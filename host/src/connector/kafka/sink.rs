@@ -32,8 +32,8 @@ use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::FormatKind;
 use crate::config::messages::MessageKeys;
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::server::shown;
 use crate::connector::{Description, Planning};
+use crate::dead_letter::OnError;
 use crate::element::CheckpointId;
 use crate::encode::MessageEncoder;
 use crate::format::MessageFormat;
@@ -41,8 +41,8 @@ use crate::json::{JsonColumns, write_value};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{
-    CommitContext, Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
-    SinkTransaction,
+    CommitContext, Ending, Refusals, RefusedRows, Sink, SinkConnector, SinkContext, SinkError,
+    SinkKind, SinkSettings, SinkTransaction, describe_refused, read_on_error,
 };
 use crate::stop::Stop;
 use crate::suggest;
@@ -76,6 +76,7 @@ struct KafkaSinkSettings {
     /// `None` for JSON, else the place of `format`.
     message: Option<(MessageFormat, Span)>,
     registry: Option<RegistryKeys>,
+    on_error: OnError,
 }
 
 /// The topic to write, and what becomes key and headers.
@@ -90,6 +91,7 @@ pub struct KafkaSink {
     /// Names of headers, and the columns that their values are taken from.
     pub headers: Vec<(String, usize)>,
     pub payload: PayloadPlan,
+    pub on_error: OnError,
 }
 
 /// What the message of a row is.
@@ -194,6 +196,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
                 .filter_map(|(name, value)| Some((name.into_inner(), value.text(field, mistakes)?)))
                 .collect()
         });
+    let on_error = read_on_error(table, mistakes);
     Some(Box::new(KafkaSinkSettings {
         connection: connection?,
         topic: topic?,
@@ -208,6 +211,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             Some(registry) => Some(registry?),
             None => None,
         },
+        on_error: on_error?,
     }))
 }
 
@@ -277,6 +281,7 @@ impl SinkSettings for KafkaSinkSettings {
             },
             has_tombstones: self.tombstones.is_some(),
             headers: headers.into_iter().collect::<Option<_>>()?,
+            on_error: self.on_error,
         }))
     }
 
@@ -336,6 +341,7 @@ impl SinkConnector for KafkaSink {
                 message.encoder.format()
             }
         };
+        lines.push(describe_refused(self.on_error));
         Description {
             connector: KIND.name,
             format: Some(format),
@@ -355,6 +361,10 @@ impl SinkConnector for KafkaSink {
 
     fn is_transactional(&self) -> bool {
         true
+    }
+
+    fn on_error(&self) -> Option<OnError> {
+        Some(self.on_error)
     }
 
     fn participant(&self, pipeline: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
@@ -381,8 +391,8 @@ impl SinkConnector for KafkaSink {
 /// The sink at work.
 struct KafkaWriter {
     node: String,
-    plan: KafkaSink,
-    names: Vec<String>,
+    plan: Arc<KafkaSink>,
+    names: Arc<[String]>,
     route: Route,
     patience: Patience,
     /// The checkpoint of the last barrier, until it is committed.
@@ -392,6 +402,7 @@ struct KafkaWriter {
     held_bytes: usize,
     /// What messages begin with, once it is known.
     prefix: Option<Vec<u8>>,
+    refusals: Refusals,
     stop: Stop,
     /// A row's key and value, reused for their memory.
     key: Vec<u8>,
@@ -426,7 +437,7 @@ impl KafkaWriter {
         };
         Ok(KafkaWriter {
             node: node.to_owned(),
-            plan: plan.clone(),
+            plan: Arc::new(plan.clone()),
             names: schema.fields.iter().map(|f| f.name.clone()).collect(),
             route,
             patience: Patience::of(stop),
@@ -434,6 +445,7 @@ impl KafkaWriter {
             held: Vec::new(),
             held_bytes: 0,
             prefix: None,
+            refusals: Refusals::new(node, plan.on_error),
             stop: stop.clone(),
             key: Vec::new(),
             payload: Vec::new(),
@@ -443,8 +455,9 @@ impl KafkaWriter {
     fn send(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let producer = self.producer()?;
         producer.check().map_err(|failure| self.failed(failure))?;
-        let names = self.names.iter().map(String::as_str);
-        let rows = match &self.plan.payload {
+        let (plan, names) = (self.plan.clone(), self.names.clone());
+        let names = names.iter().map(String::as_str);
+        let rows = match &plan.payload {
             PayloadPlan::Json => Payloads::Json(JsonColumns::new(names.zip(&batch.columns))),
             PayloadPlan::Message(message) => {
                 if self.prefix.is_none() {
@@ -453,39 +466,74 @@ impl KafkaWriter {
                 Payloads::Message(&message.encoder, &batch.columns)
             }
         };
-        let key = self.plan.key.map(|column| &batch.columns[column]);
+        let key = plan.key.map(|column| &batch.columns[column]);
+        let has_other_key = |one: usize, other: usize| {
+            key.is_none_or(|key| key.slice(one, 1).to_data() != key.slice(other, 1).to_data())
+        };
+        // What was taken back last, until another row of its key is sent behind it.
+        let mut gone = None;
         for row in 0..batch.rows() {
-            let is_taken_back = batch.is_taken_back(row);
-            let deletes = |key: &ArrayRef| key.is_valid(row) && !is_replaced(batch, key, row);
-            if is_taken_back && !key.is_some_and(deletes) {
-                continue;
+            if let Some(gone) = gone.take_if(|gone| has_other_key(*gone, row)) {
+                self.send_row(&producer, batch, gone, None)?;
             }
-            self.payload.clear();
-            if !is_taken_back {
-                self.payload.extend(self.prefix.iter().flatten());
-                let written = rows.write(&mut self.payload, row);
-                written.map_err(|why| {
-                    let cause = format!("{why}: {}", shown(batch, row));
-                    error_of(&self.node, &self.plan, cause, Fault::ROW)
-                })?;
+            if batch.is_taken_back(row) {
+                gone = key.is_some_and(|key| key.is_valid(row)).then_some(row);
+            } else if self.send_row(&producer, batch, row, Some(&rows))? {
+                gone = None;
             }
-            let key = key.filter(|column| column.is_valid(row));
-            if let Some(column) = key {
-                self.key.clear();
-                write_plain(&mut self.key, column, row);
-            }
-            let headers = (!self.plan.headers.is_empty()).then(|| self.headers(batch, row));
-            producer
-                .send(
-                    &self.plan.topic,
-                    key.map(|_| self.key.as_slice()),
-                    (!is_taken_back).then_some(self.payload.as_slice()),
-                    headers,
-                    &mut self.patience,
-                )
-                .map_err(|failure| self.failed(failure))?;
+        }
+        if let Some(gone) = gone {
+            self.send_row(&producer, batch, gone, None)?;
         }
         Ok(())
+    }
+
+    /// Sends a row, or deletes its key, and returns whether it is on its way. Otherwise it was
+    /// refused.
+    fn send_row(
+        &mut self,
+        producer: &Producer,
+        batch: &Batch,
+        row: usize,
+        rows: Option<&Payloads<'_>>,
+    ) -> Result<bool, SinkError> {
+        self.payload.clear();
+        if let Some(rows) = rows {
+            self.payload.extend(self.prefix.iter().flatten());
+            if let Err(why) = rows.write(&mut self.payload, row) {
+                self.refuse(batch, row, &why)?;
+                return Ok(false);
+            }
+        }
+        let key = self.plan.key.map(|column| &batch.columns[column]);
+        let key = key.filter(|column| column.is_valid(row));
+        if let Some(column) = key {
+            self.key.clear();
+            write_plain(&mut self.key, column, row);
+        }
+        let headers = (!self.plan.headers.is_empty()).then(|| self.headers(batch, row));
+        let sent = producer.send(
+            &self.plan.topic,
+            key.map(|_| self.key.as_slice()),
+            rows.map(|_| self.payload.as_slice()),
+            headers,
+            &mut self.patience,
+        );
+        match sent {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.is_of_message => {
+                let why = "the message is larger than `message.max.bytes`: raise that in the \
+                           sink's `properties`, and `max.message.bytes` of the topic";
+                self.refuse(batch, row, why)?;
+                Ok(false)
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
+    }
+
+    fn refuse(&mut self, batch: &Batch, row: usize, why: &str) -> Result<(), SinkError> {
+        let refused = self.refusals.refuse(std::iter::once((batch, row)), why);
+        refused.map_err(|cause| error_of(&self.node, &self.plan, cause, Fault::ROW))
     }
 
     /// What messages begin with: nothing, or the number of their schema.
@@ -545,8 +593,9 @@ impl KafkaWriter {
                 "; create the topic, or correct its name"
             }
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
-                "; a row is too long: raise `message.max.bytes` in the sink's `properties`, and \
-                 `max.message.bytes` of the topic"
+                "; raise `max.message.bytes` of the topic, or lower `message.max.bytes` in the \
+                 sink's `properties` to it: then `on_error` decides about each row that is too \
+                 long"
             }
             Some(RDKafkaErrorCode::MessageTimedOut) => {
                 "; the brokers could not be reached, or were too slow, for the whole of \
@@ -577,6 +626,10 @@ impl Sink for KafkaWriter {
     fn flush(&mut self) -> Result<(), SinkError> {
         let producer = self.producer()?;
         producer.check().map_err(|failure| self.failed(failure))
+    }
+
+    fn take_refused(&mut self) -> RefusedRows {
+        self.refusals.take()
     }
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
@@ -634,14 +687,6 @@ impl Payloads<'_> {
             Payloads::Message(encoder, columns) => encoder.write(columns, row, out),
         }
     }
-}
-
-/// Whether another row takes the place of one that is taken back: the next one of its key,
-/// with which it came.
-fn is_replaced(batch: &Batch, key: &ArrayRef, row: usize) -> bool {
-    let of_key = |other: &usize| key.slice(*other, 1).to_data() == key.slice(row, 1).to_data();
-    let mut next = (row + 1..batch.rows()).take_while(of_key);
-    next.any(|next| !batch.is_taken_back(next))
 }
 
 fn error_of(node: &str, plan: &KafkaSink, cause: String, fault: Fault) -> SinkError {

@@ -67,6 +67,9 @@ pub struct Session {
     _driver: Driver,
     /// Why the first statement failed: in a transaction, all others fail after it.
     first: Arc<Mutex<Option<Failure>>>,
+    /// Held by those whose statements belong together: a savepoint of one sink must not have
+    /// rows of another behind it.
+    series: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What moves a connection's messages. Dropping it ends the connection.
@@ -110,6 +113,7 @@ impl Session {
             stop: stop.clone(),
             _driver: driver,
             first: Arc::default(),
+            series: Arc::default(),
         })
     }
 
@@ -121,14 +125,24 @@ impl Session {
     {
         let (work, first) = (work(self.client.clone()), self.first.clone());
         start(&self.who, &self.stop, async move {
-            work.await.map_err(|error| {
-                let failure = Failure::from(error);
-                let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-                match &*first {
-                    Some(first) if failure.is_echo() => first.clone(),
-                    _ => first.get_or_insert(failure).clone(),
-                }
-            })
+            work.await.map_err(|error| first_of(&first, error.into()))
+        })
+    }
+
+    /// Has the server do several things, between which it does nothing else.
+    pub fn start_series<T, W>(
+        &self,
+        work: impl FnOnce(Arc<Client>) -> W,
+    ) -> Result<Answer<T>, Failure>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let (work, first) = (work(self.client.clone()), self.first.clone());
+        let series = self.series.clone();
+        start(&self.who, &self.stop, async move {
+            let _turn = series.lock().await;
+            work.await.map_err(|failure| first_of(&first, failure))
         })
     }
 
@@ -139,6 +153,15 @@ impl Session {
         W: Future<Output = Result<T, Error>> + Send + 'static,
     {
         self.start(work)?.wait()
+    }
+}
+
+/// The failure, or the one that it only echoes.
+fn first_of(first: &Mutex<Option<Failure>>, failure: Failure) -> Failure {
+    let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*first {
+        Some(first) if failure.is_echo() => first.clone(),
+        _ => first.get_or_insert(failure).clone(),
     }
 }
 

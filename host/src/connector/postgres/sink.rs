@@ -5,19 +5,20 @@
 //! Rows that come during the commit belong to the next transaction, and are kept as text
 //! until then. Without it, rows are written at once, some at a time, each time all or none
 //! of them; a checkpoint waits until they are, and after a failure, those since the last
-//! checkpoint are written again.
+//! checkpoint are written again. Rows that cannot be written, and what the server refuses, are
+//! left out if `on_error` says so.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::io::Cursor;
+use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::SinkExt;
 use serde_json::json;
 use tokio_postgres::Client;
 use toml::Spanned;
 use twox_hash::XxHash3_64;
 
+use super::copying::{Apart, Refused, SAVE, Statements, copy};
 use super::encode::{Encoder, Form};
 use super::keys::{is_name, read_connection};
 use super::session::{Answer, Session};
@@ -25,20 +26,21 @@ use super::table::{self, TableName, Target};
 use super::transaction::{PostgresTransaction, TABLE_DDL};
 use super::{Failure, PostgresConnection, quoted};
 use crate::batch::Batch;
-use crate::blame::Fault;
+use crate::blame::{Blame, Fault};
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participant;
 use crate::clock::Clock;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::server::{Turn, shown};
+use crate::connector::server::Turn;
 use crate::connector::{Description, Planning};
+use crate::dead_letter::OnError;
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{
-    CommitContext, Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
-    SinkTransaction,
+    CommitContext, Ending, Refusals, RefusedRows, SentRows, Sink, SinkConnector, SinkContext,
+    SinkError, SinkKind, SinkSettings, SinkTransaction, describe_refused, read_on_error,
 };
 use crate::suggest;
 
@@ -69,6 +71,7 @@ struct PostgresSinkSettings {
     names: Vec<(Spanned<String>, Spanned<String>)>,
     /// The place of `deletes = true`.
     deletes: Option<Span>,
+    on_error: OnError,
 }
 
 /// The table to write, and what goes to its columns.
@@ -82,6 +85,7 @@ pub struct PostgresSink {
     key: Vec<String>,
     /// Whether a row that is taken back deletes its key.
     deletes: bool,
+    on_error: OnError,
 }
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
@@ -119,12 +123,14 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             .help("add `key = \"…\"`: the field by which results replace each other"),
         );
     }
+    let on_error = read_on_error(table, mistakes);
     Some(Box::new(PostgresSinkSettings {
         connection: connection?,
         table: name?,
         key,
         names: names.unwrap_or_default(),
         deletes,
+        on_error: on_error?,
     }))
 }
 
@@ -216,6 +222,7 @@ impl SinkSettings for PostgresSinkSettings {
                 .collect(),
             key: key.map(|field| column_of(field.get_ref())).collect(),
             deletes: self.deletes.is_some(),
+            on_error: self.on_error,
         }))
     }
 
@@ -252,7 +259,11 @@ impl SinkConnector for PostgresSink {
         };
         Description {
             connector: KIND.name,
-            lines: vec![format!("table {table} of {connection}"), what],
+            lines: vec![
+                format!("table {table} of {connection}"),
+                what,
+                describe_refused(self.on_error),
+            ],
             settings: json!({
                 "server": connection.places(),
                 "database": connection.database,
@@ -273,6 +284,10 @@ impl SinkConnector for PostgresSink {
 
     fn is_transactional(&self) -> bool {
         true
+    }
+
+    fn on_error(&self) -> Option<OnError> {
+        Some(self.on_error)
     }
 
     fn participant(&self, pipeline: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
@@ -312,20 +327,14 @@ struct PostgresWriter {
     /// Rows that are to be sent.
     rows: Vec<u8>,
     row_count: u64,
-    /// Those that are on their way.
-    sent: Option<Answer<()>>,
+    /// The same, and those that are on their way, where some may be refused.
+    unsent: SentRows,
+    under_way: SentRows,
+    sent: Option<Answer<Vec<Refused>>>,
+    refusals: Refusals,
     /// When it is looked at whether they have arrived, in ms of the clock.
     look_at_ms: i64,
     clock: Arc<dyn Clock>,
-}
-
-/// How rows get to the table.
-struct Statements {
-    /// Before each `COPY`.
-    before: Option<String>,
-    copy: String,
-    /// After it.
-    after: Option<String>,
 }
 
 impl PostgresWriter {
@@ -356,10 +365,15 @@ impl PostgresWriter {
             let cause = problems.join("; ");
             return Err(error_of(node, plan, cause, Fault::OUTSIDE_LASTING));
         }
+        let refusals = Refusals::new(node, plan.on_error);
         for column in found.nullable(&plan.targets) {
+            let becomes = match refusals.goes_on() {
+                true => "be refused",
+                false => "stop the pipeline",
+            };
             tracing::warn!(
                 "{who}: the column `{column}` of table {} is NOT NULL, and its field may be null: \
-                 such a row would stop the pipeline",
+                 such a row would {becomes}",
                 plan.table.shown()
             );
         }
@@ -376,7 +390,10 @@ impl PostgresWriter {
             plan: plan.clone(),
             rows: Vec::new(),
             row_count: 0,
+            unsent: SentRows::default(),
+            under_way: SentRows::default(),
             sent: None,
+            refusals,
             look_at_ms: i64::MIN,
             clock: context.clock.clone(),
         })
@@ -389,22 +406,17 @@ impl PostgresWriter {
             .map(|(array, form)| Encoder::new(array, *form))
             .collect();
         let has_key = !self.key.is_empty();
+        let mut first = 0;
         for row in 0..batch.rows() {
-            if let Some(&column) = self
-                .key
-                .iter()
-                .find(|&&column| columns[column].is_null(row))
-            {
-                let why = "is null, and rows replace each other by it";
-                return Err(self.refused(batch, row, column, &why));
-            }
-            for (column, encoder) in columns.iter().enumerate() {
-                if column > 0 {
-                    self.rows.push(b'\t');
-                }
-                if let Err(why) = encoder.write(&mut self.rows, row) {
-                    return Err(self.refused(batch, row, column, &why));
-                }
+            let start = self.rows.len();
+            if let Err((column, why)) = write_row(&mut self.rows, &columns, &self.key, row) {
+                self.rows.truncate(start);
+                self.note(batch, first..row);
+                first = row + 1;
+                let field = &self.plan.targets[column].field.name;
+                let why = format!("the field `{field}` {why}");
+                self.refuse(&why, batch, row)?;
+                continue;
             }
             if has_key {
                 let gone = if batch.is_taken_back(row) { 't' } else { 'f' };
@@ -414,26 +426,21 @@ impl PostgresWriter {
             self.rows.push(b'\n');
             self.row_count += 1;
         }
+        self.note(batch, first..batch.rows());
         Ok(())
     }
 
+    /// Remembers whose rows are to be sent.
+    fn note(&mut self, batch: &Batch, rows: Range<usize>) {
+        if self.refusals.goes_on() {
+            self.unsent.push(batch, rows);
+        }
+    }
+
     /// A row that the table cannot take: it would fail again.
-    fn refused(
-        &self,
-        batch: &Batch,
-        row: usize,
-        column: usize,
-        why: &dyn fmt::Display,
-    ) -> SinkError {
-        let shown = shown(batch, row);
-        let field = &self.plan.targets[column].field.name;
-        self.error(
-            format!(
-                "the field `{field}` {why}; the row is {shown}; a `filter` before the sink can \
-                 leave such rows out"
-            ),
-            Fault::ROW,
-        )
+    fn refuse(&mut self, why: &str, batch: &Batch, row: usize) -> Result<(), SinkError> {
+        let refused = self.refusals.refuse(std::iter::once((batch, row)), why);
+        refused.map_err(|cause| self.error(cause, Fault::ROW))
     }
 
     /// Sends the rows, when those before them have arrived.
@@ -445,10 +452,11 @@ impl PostgresWriter {
         let room = self.rows.len();
         let rows = std::mem::replace(&mut self.rows, Vec::with_capacity(room));
         self.row_count = 0;
+        self.under_way = std::mem::take(&mut self.unsent);
         let statements = self.statements.clone();
         let sent = self
             .session
-            .start(|client| async move { copy(&client, &statements, rows).await });
+            .start_series(|client| async move { copy(&client, &statements, rows).await });
         self.sent = Some(sent.map_err(|failure| self.failed(failure))?);
         self.look_at_ms = self.clock.now_ms().saturating_add(LOOK_AFTER_MS);
         Ok(())
@@ -457,17 +465,33 @@ impl PostgresWriter {
     /// Waits until the rows that were sent have arrived.
     fn wait(&mut self) -> Result<(), SinkError> {
         match self.sent.take() {
-            Some(sent) => sent.wait().map_err(|failure| self.failed(failure)),
+            Some(sent) => self.settle(sent.wait()),
             None => Ok(()),
         }
     }
 
-    fn failed(&self, mut failure: Failure) -> SinkError {
-        if failure.fault == Fault::ROW {
-            let help = "; a `filter` before the sink can leave such rows out";
-            failure.cause.push_str(help);
+    /// Sees to the rows that the server has refused.
+    fn settle(&mut self, answer: Result<Vec<Refused>, Failure>) -> Result<(), SinkError> {
+        let rows = std::mem::take(&mut self.under_way);
+        let refused = answer.map_err(|failure| self.failed(failure))?;
+        let mut refused = refused.into_iter().peekable();
+        for (number, (batch, row)) in rows.iter().enumerate() {
+            match refused.next_if(|(refused, _)| *refused == number) {
+                Some((_, why)) => self.refuse(&why, batch, row)?,
+                None if refused.peek().is_none() => break,
+                None => {}
+            }
         }
-        self.error(failure.cause, failure.fault)
+        Ok(())
+    }
+
+    fn failed(&self, failure: Failure) -> SinkError {
+        // Otherwise such rows were refused before.
+        let fault = match failure.fault.blame == Blame::Row && !self.refusals.goes_on() {
+            true => Fault::ROW,
+            false => failure.fault,
+        };
+        self.error(failure.cause, fault)
     }
 
     fn error(&self, cause: impl fmt::Display, fault: Fault) -> SinkError {
@@ -488,7 +512,7 @@ impl Sink for PostgresWriter {
     fn flush(&mut self) -> Result<(), SinkError> {
         if let Some(answer) = self.sent.as_ref().and_then(Answer::take) {
             self.sent = None;
-            answer.map_err(|failure| self.failed(failure))?;
+            self.settle(answer)?;
         }
         self.look_at_ms = self.clock.now_ms().saturating_add(LOOK_AFTER_MS);
         match self.turn.is_transactional {
@@ -500,6 +524,20 @@ impl Sink for PostgresWriter {
     /// What has become of the rows that were sent is looked at although no more come.
     fn flush_at_ms(&self) -> Option<i64> {
         self.sent.is_some().then_some(self.look_at_ms)
+    }
+
+    fn drain(&mut self) -> Result<(), SinkError> {
+        match self.turn.is_transactional {
+            true => Ok(()),
+            false => {
+                self.send()?;
+                self.wait()
+            }
+        }
+    }
+
+    fn take_refused(&mut self) -> RefusedRows {
+        self.refusals.take()
     }
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
@@ -520,35 +558,31 @@ impl Sink for PostgresWriter {
         self.turn.waits() && self.rows.len() >= HELD_BYTES_MAX
     }
 
-    /// The last checkpoint has committed all rows of the transaction.
+    /// All was sent at the end of the input, or with the last checkpoint.
     fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
-        match self.turn.is_transactional {
-            true => Ok(()),
-            false => {
-                self.send()?;
-                self.wait()
-            }
-        }
+        Ok(())
     }
 }
 
-/// Has the server read rows.
-async fn copy(
-    client: &Client,
-    statements: &Statements,
-    rows: Vec<u8>,
-) -> Result<(), tokio_postgres::Error> {
-    if let Some(before) = &statements.before {
-        client.batch_execute(before).await?;
+/// Appends a row's values. The error says which column cannot be written, and why.
+fn write_row(
+    out: &mut Vec<u8>,
+    columns: &[Encoder<'_>],
+    key: &[usize],
+    row: usize,
+) -> Result<(), (usize, String)> {
+    if let Some(&column) = key.iter().find(|&&column| columns[column].is_null(row)) {
+        let why = "is null, and rows replace each other by it";
+        return Err((column, why.to_owned()));
     }
-    let copying = client.copy_in(&statements.copy).await?;
-    let mut copying = std::pin::pin!(copying);
-    copying.send(Cursor::new(rows)).await?;
-    copying.finish().await?;
-    match &statements.after {
-        Some(after) => client.batch_execute(after).await,
-        None => Ok(()),
+    for (column, encoder) in columns.iter().enumerate() {
+        if column > 0 {
+            out.push(b'\t');
+        }
+        let written = encoder.write(out, row);
+        written.map_err(|why| (column, why.to_string()))?;
     }
+    Ok(())
 }
 
 impl PostgresSink {
@@ -565,11 +599,21 @@ impl PostgresSink {
         let table = self.table.sql();
         let columns: Vec<String> = self.targets.iter().map(|it| quoted(&it.column)).collect();
         let all = columns.join(", ");
+        let goes_on = self.on_error != OnError::Fail;
+        let apart = |before: &str, empty: Option<&String>| Apart {
+            begin: match is_transactional {
+                true => format!("{before}{SAVE}"),
+                false => format!("BEGIN; {before}{SAVE}"),
+            },
+            empty: empty.cloned(),
+            commits: !is_transactional,
+        };
         if self.key.is_empty() {
             return Statements {
                 before: None,
                 copy: format!("COPY {table} ({all}) FROM STDIN"),
                 after: None,
+                apart: goes_on.then(|| apart("", None)),
             };
         }
         // Rows go to a table of the connection first, with the target's types. Of several
@@ -612,16 +656,26 @@ impl PostgresSink {
             "INSERT INTO {table} ({all}) SELECT {all} FROM {last} WHERE NOT came.{gone} \
              ORDER BY {key} ON CONFLICT ({key}) DO {replace}; "
         ));
-        match is_transactional {
-            true => Statements {
-                before: Some(made),
-                copy: format!("COPY {own} FROM STDIN"),
-                after: Some(format!("{after}TRUNCATE {own}")),
+        let copy = format!("COPY {own} FROM STDIN");
+        let emptied = format!("TRUNCATE {own}");
+        match (goes_on, is_transactional) {
+            (true, _) => Statements {
+                before: None,
+                copy,
+                after: Some(format!("{after}{emptied}")),
+                apart: Some(apart(&format!("{made}; "), Some(&emptied))),
             },
-            false => Statements {
+            (false, true) => Statements {
+                before: Some(made),
+                copy,
+                after: Some(format!("{after}{emptied}")),
+                apart: None,
+            },
+            (false, false) => Statements {
                 before: Some(format!("BEGIN; {made}")),
-                copy: format!("COPY {own} FROM STDIN"),
+                copy,
                 after: Some(format!("{after}COMMIT")),
+                apart: None,
             },
         }
     }

@@ -231,7 +231,7 @@ impl Participant for PostgresTransaction {
         let committed = open
             .session
             .run(|client| async move { client.batch_execute("COMMIT").await });
-        committed.map_err(|failure| self.failed(step, failure))?;
+        committed.map_err(|failure| self.failed(step, failure.at_commit()))?;
         crash::point(Place::CommitAfter);
         Ok(())
     }

@@ -87,58 +87,86 @@ pub struct Layout {
 /// Why a row has no command: the column, and what is wrong with its value.
 pub type Refused = (usize, &'static str);
 
+/// What a row is written to: a key, and a member of its sorted set.
+#[derive(PartialEq, Eq)]
+struct Place {
+    key: Vec<u8>,
+    member: Option<Vec<u8>>,
+}
+
 impl Layout {
-    /// Appends the commands for the rows of a batch, in their order. On an error, the number
-    /// of the row comes with it.
-    pub fn write(&self, batch: &Batch, out: &mut Commands) -> Result<(), (usize, Refused)> {
+    /// Appends the commands for the rows of a batch, in their order. `refuse` is told which
+    /// rows have none, and says whether to go on.
+    pub fn write<E>(
+        &self,
+        batch: &Batch,
+        out: &mut Commands,
+        mut refuse: impl FnMut(usize, Refused) -> Result<(), E>,
+    ) -> Result<(), E> {
         let names = self.names.iter().map(String::as_str);
         let json = JsonColumns::new(names.zip(&batch.columns));
+        // What was taken back last, until another row of its place is written behind it.
+        let mut gone: Option<Place> = None;
         for row in 0..batch.rows() {
-            let at = |refused| (row, refused);
-            if batch.is_taken_back(row) {
-                if !self.is_replaced(batch, row).map_err(at)? {
-                    self.take_back(batch, row, out).map_err(at)?;
+            let place = match self.place(batch, row) {
+                Ok(place) => place,
+                Err(refused) => {
+                    refuse(row, refused)?;
+                    continue;
                 }
+            };
+            if let Some(gone) = gone.take_if(|gone| *gone != place) {
+                self.delete(&gone, out);
+            }
+            if batch.is_taken_back(row) {
+                gone = Some(place);
                 continue;
             }
-            self.put(batch, row, &json, out).map_err(at)?;
+            match self.put(batch, row, &place, &json, out) {
+                Ok(()) => gone = None,
+                Err(refused) => refuse(row, refused)?,
+            }
+        }
+        if let Some(gone) = gone {
+            self.delete(&gone, out);
         }
         Ok(())
     }
 
+    /// Appends the commands for a row, or none.
     fn put(
         &self,
         batch: &Batch,
         row: usize,
+        place: &Place,
         json: &JsonColumns<'_>,
         out: &mut Commands,
     ) -> Result<(), Refused> {
-        let key = self.key(batch, row)?;
+        let key = &place.key;
         match self.kind {
-            Kind::Hash => self.put_hash(batch, row, &key, out),
+            Kind::Hash => self.put_hash(batch, row, key, out),
             Kind::String => {
                 let value = self.value(batch, row, json)?;
                 let expires = self.expires_ms.map(|ms| ms.to_string());
                 match &expires {
-                    Some(ms) => out.push(&[b"SET", &key, &value, b"PX", ms.as_bytes()]),
-                    None => out.push(&[b"SET", &key, &value]),
+                    Some(ms) => out.push(&[b"SET", key, &value, b"PX", ms.as_bytes()]),
+                    None => out.push(&[b"SET", key, &value]),
                 }
                 return Ok(());
             }
             Kind::SortedSet => {
-                let (Some(member), Some(score)) = (self.member, self.score) else {
+                let (Some(member), Some(score)) = (&place.member, self.score) else {
                     return Ok(());
                 };
                 let score = score_of(&batch.columns[score], row).map_err(|why| (score, why))?;
-                let member = self.plain(batch, row, member)?;
-                out.push(&[b"ZADD", &key, &score, &member]);
+                out.push(&[b"ZADD", key, &score, member]);
             }
             Kind::List => {
                 let value = self.value(batch, row, json)?;
-                out.push(&[b"RPUSH", &key, &value]);
+                out.push(&[b"RPUSH", key, &value]);
                 if let Some(length) = self.length {
                     let first = (-length).to_string();
-                    out.push(&[b"LTRIM", &key, first.as_bytes(), b"-1"]);
+                    out.push(&[b"LTRIM", key, first.as_bytes(), b"-1"]);
                 }
             }
             Kind::Stream => {
@@ -160,12 +188,12 @@ impl Layout {
             }
             Kind::Publish => {
                 let value = self.value(batch, row, json)?;
-                out.push(&[b"PUBLISH", &key, &value]);
+                out.push(&[b"PUBLISH", key, &value]);
                 return Ok(());
             }
         }
         if let Some(ms) = self.expires_ms {
-            out.push(&[b"PEXPIRE", &key, ms.to_string().as_bytes()]);
+            out.push(&[b"PEXPIRE", key, ms.to_string().as_bytes()]);
         }
         Ok(())
     }
@@ -189,36 +217,19 @@ impl Layout {
         }
     }
 
-    fn take_back(&self, batch: &Batch, row: usize, out: &mut Commands) -> Result<(), Refused> {
-        let key = self.key(batch, row)?;
-        match self.member {
-            Some(member) => {
-                let member = self.plain(batch, row, member)?;
-                out.push(&[b"ZREM", &key, &member]);
-            }
-            None => out.push(&[b"DEL", &key]),
+    fn delete(&self, place: &Place, out: &mut Commands) {
+        match &place.member {
+            Some(member) => out.push(&[b"ZREM", &place.key, member]),
+            None => out.push(&[b"DEL", &place.key]),
         }
-        Ok(())
     }
 
-    /// Whether another row takes the place of one that is taken back: one that follows, of
-    /// the same key, with which it came.
-    fn is_replaced(&self, batch: &Batch, row: usize) -> Result<bool, Refused> {
-        let place = |row| {
-            let member = self.member.map(|member| self.plain(batch, row, member));
-            let member = member.transpose()?.map(Cow::into_owned);
-            Ok::<_, Refused>((self.key(batch, row)?, member))
-        };
-        let own = place(row)?;
-        for next in row + 1..batch.rows() {
-            if place(next)? != own {
-                return Ok(false);
-            }
-            if !batch.is_taken_back(next) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn place(&self, batch: &Batch, row: usize) -> Result<Place, Refused> {
+        let member = |column| self.plain(batch, row, column).map(Cow::into_owned);
+        Ok(Place {
+            key: self.key(batch, row)?,
+            member: self.member.map(member).transpose()?,
+        })
     }
 
     fn key(&self, batch: &Batch, row: usize) -> Result<Vec<u8>, Refused> {
@@ -302,5 +313,80 @@ fn score_of(column: &ArrayRef, row: usize) -> Result<Vec<u8>, &'static str> {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Float64Array, StringArray};
+
+    use super::*;
+    use crate::schema::{DataType, Field, Schema};
+
+    /// The commands for members with scores, some taken back, and which rows are refused.
+    fn written(rows: &[(char, Option<&str>, f64)]) -> (String, Vec<usize>) {
+        let members = rows.iter().map(|(_, member, _)| *member);
+        let scores = rows.iter().map(|(_, _, score)| *score);
+        let batch = Batch {
+            schema: Arc::new(Schema::new(vec![
+                Field::new("member", DataType::Utf8, true),
+                Field::new("score", DataType::Float64, false),
+            ])),
+            columns: vec![
+                Arc::new(StringArray::from_iter(members)),
+                Arc::new(Float64Array::from_iter_values(scores)),
+            ],
+            times: vec![0; rows.len()].into(),
+            origin: None,
+            watermarks: None,
+            taken_back: Some(rows.iter().map(|(change, ..)| *change == '-').collect()),
+        };
+        let layout = Layout {
+            kind: Kind::SortedSet,
+            key: vec![KeyPart::Text("k".to_owned())],
+            names: vec!["member".to_owned(), "score".to_owned()],
+            value: None,
+            member: Some(0),
+            score: Some(1),
+            expires_ms: None,
+            length: None,
+        };
+        let (mut out, mut refused) = (Commands::default(), Vec::new());
+        let done = layout.write(&batch, &mut out, |row, _| {
+            refused.push(row);
+            Ok::<_, ()>(())
+        });
+        done.expect("it goes on");
+        let text = String::from_utf8(out.packed).expect("it is text");
+        let words = text.lines().filter(|line| !line.starts_with('$'));
+        let words = words.map(|word| if word.starts_with('*') { "|" } else { word });
+        (Vec::from_iter(words).join(" "), refused)
+    }
+
+    #[test]
+    fn a_member_is_removed_unless_another_row_takes_its_place() {
+        let replaced = [('-', Some("a"), 1.0), ('+', Some("a"), 2.0)];
+        assert_eq!(written(&replaced), ("| ZADD k 2.0 a".to_owned(), vec![]));
+        let gone = [('-', Some("a"), 1.0), ('+', Some("b"), 2.0)];
+        let commands = "| ZREM k a | ZADD k 2.0 b";
+        assert_eq!(written(&gone), (commands.to_owned(), vec![]));
+    }
+
+    #[test]
+    fn a_refused_row_is_as_one_that_has_not_come() {
+        // It takes no place.
+        let refused = [('-', Some("a"), 1.0), ('+', Some("a"), f64::NAN)];
+        assert_eq!(written(&refused), ("| ZREM k a".to_owned(), vec![1]));
+        // It does not come between others.
+        let between = [
+            ('-', Some("a"), 1.0),
+            ('+', None, 2.0),
+            ('+', Some("a"), 3.0),
+            ('-', None, 4.0),
+        ];
+        let commands = "| ZADD k 3.0 a";
+        assert_eq!(written(&between), (commands.to_owned(), vec![1, 3]));
     }
 }

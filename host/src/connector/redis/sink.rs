@@ -22,15 +22,16 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participant;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::server::{Turn, shown};
+use crate::connector::server::Turn;
 use crate::connector::template::{self, Part};
 use crate::connector::{Description, Planning};
+use crate::dead_letter::OnError;
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{
-    CommitContext, Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
-    SinkTransaction,
+    CommitContext, Ending, Refusals, RefusedRows, Sink, SinkConnector, SinkContext, SinkError,
+    SinkKind, SinkSettings, SinkTransaction, describe_refused, read_on_error,
 };
 use crate::suggest;
 
@@ -61,6 +62,7 @@ struct RedisSinkSettings {
     length: Option<i64>,
     /// The place of `deletes = true`.
     deletes: Option<Span>,
+    on_error: OnError,
 }
 
 /// The server to write to, and what rows are there.
@@ -70,6 +72,7 @@ pub struct RedisSink {
     /// As it is written.
     key: String,
     layout: Layout,
+    on_error: OnError,
 }
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
@@ -103,6 +106,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         let is_wanted = value.boolean(mistakes)?;
         is_wanted.then(|| value.span())
     });
+    let on_error = read_on_error(table, mistakes);
     let kind = kind?;
     if *kind.get_ref() == Kind::SortedSet {
         for (name, given) in [("member", &member), ("score", &score)] {
@@ -129,6 +133,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         expires_ms: expires.map(Spanned::into_inner),
         length: length.map(Spanned::into_inner),
         deletes,
+        on_error: on_error?,
     }))
 }
 
@@ -245,6 +250,7 @@ impl SinkSettings for RedisSinkSettings {
                 expires_ms: self.expires_ms,
                 length: self.length,
             },
+            on_error: self.on_error,
         }))
     }
 
@@ -284,7 +290,10 @@ impl SinkConnector for RedisSink {
         };
         Description {
             connector: KIND.name,
-            lines: vec![format!("{what} on {}", self.connection)],
+            lines: vec![
+                format!("{what} on {}", self.connection),
+                describe_refused(self.on_error),
+            ],
             settings: json!({
                 "server": format!("{}:{}", self.connection.server.host, self.connection.server.port),
                 "database": self.connection.database,
@@ -305,6 +314,10 @@ impl SinkConnector for RedisSink {
 
     fn is_transactional(&self) -> bool {
         true
+    }
+
+    fn on_error(&self) -> Option<OnError> {
+        Some(self.on_error)
     }
 
     fn participant(&self, pipeline: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
@@ -334,6 +347,7 @@ impl SinkConnector for RedisSink {
             session,
             turn: Turn::new(transaction.is_some()),
             commands: Commands::default(),
+            refusals: Refusals::new(node, self.on_error),
         }))
     }
 }
@@ -346,6 +360,7 @@ struct RedisWriter {
     turn: Turn,
     /// Those that are to be sent.
     commands: Commands,
+    refusals: Refusals,
 }
 
 impl RedisWriter {
@@ -372,13 +387,13 @@ impl RedisWriter {
 
 impl Sink for RedisWriter {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let written = self.plan.layout.write(batch, &mut self.commands);
-        if let Err((row, (column, why))) = written {
-            let shown = shown(batch, row);
-            let field = &self.plan.layout.names[column];
-            let cause = format!("the field `{field}` {why}; the row is {shown}");
-            return Err(self.error(cause, Fault::ROW));
-        }
+        let RedisSink { layout, .. } = &self.plan;
+        let (commands, refusals) = (&mut self.commands, &mut self.refusals);
+        let written = layout.write(batch, commands, |row, (column, why)| {
+            let why = format!("the field `{}` {why}", layout.names[column]);
+            refusals.refuse(std::iter::once((batch, row)), &why)
+        });
+        written.map_err(|cause| self.error(cause, Fault::ROW))?;
         match !self.turn.waits() && self.commands.bytes() >= SEND_BYTES {
             true => self.send(),
             false => Ok(()),
@@ -391,6 +406,10 @@ impl Sink for RedisWriter {
             true => Ok(()),
             false => self.send(),
         }
+    }
+
+    fn take_refused(&mut self) -> RefusedRows {
+        self.refusals.take()
     }
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {

@@ -18,7 +18,7 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::reader::{ConfigValue, Table};
-use crate::connector::server::{Backoff, Server, shown};
+use crate::connector::server::{Backoff, Server};
 use crate::connector::text_rows::{Csv, JsonLines, RawLines, TextFormat, TextRows};
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
@@ -26,7 +26,9 @@ use crate::format::CsvFormat;
 use crate::offload::blocking;
 use crate::plan::state::Delivery;
 use crate::schema::{DataType, Schema};
-use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
+use crate::sink::{
+    Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings, shown,
+};
 use crate::stop::Stop;
 
 pub const KIND: SinkKind = SinkKind { name: "tcp", read };
@@ -330,7 +332,7 @@ impl Sink for TcpWriter {
                         shown(batch, row)
                     );
                     let what = format!("to {}", self.plan.server);
-                    return Err(SinkError::new(&self.node, what, cause, Fault::ROW));
+                    return Err(SinkError::new(&self.node, what, cause, Fault::FATAL_ROW));
                 }
                 Framing::Newline => {
                     self.unsent.extend_from_slice(text);

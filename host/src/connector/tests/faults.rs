@@ -219,7 +219,10 @@ proptest! {
         can_pass in any::<bool>(),
         failures_max in 1..4u32,
     ) {
-        let fault = Fault { blame, can_pass };
+        let fault = match can_pass {
+            true => Fault::passing(blame),
+            false => Fault::lasting(blame),
+        };
         let (attempts, said) = attempts(part, fault, failures_max);
         let again = if can_pass { failures_max as usize } else { 0 };
         prop_assert_eq!(attempts, 1 + again);

@@ -320,7 +320,7 @@ impl AggregateGuard {
         }
         let (groups, states) = newest
             .changed()
-            .map_err(|error| self.fatal(error.message, Fault::ROW))?;
+            .map_err(|error| self.fatal(error.message, Fault::FATAL_ROW))?;
         let folded = Folded {
             states,
             groups: Some(groups),
