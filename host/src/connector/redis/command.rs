@@ -84,6 +84,9 @@ pub struct Layout {
     pub length: Option<i64>,
 }
 
+/// What keys begin with that the pipelines' own numbers are at.
+pub const OWN_KEYS: &str = "sluicebox:";
+
 /// Why a row has no command: the column, and what is wrong with its value.
 pub type Refused = (usize, &'static str);
 
@@ -237,7 +240,14 @@ impl Layout {
         for part in &self.key {
             match part {
                 KeyPart::Text(text) => key.extend_from_slice(text.as_bytes()),
-                KeyPart::Column(column) => key.extend_from_slice(&self.plain(batch, row, *column)?),
+                KeyPart::Column(column) => {
+                    key.extend_from_slice(&self.plain(batch, row, *column)?);
+                    if key.starts_with(OWN_KEYS.as_bytes()) {
+                        let why =
+                            "makes a key that begins with `sluicebox:`, as a pipeline's own do";
+                        return Err((*column, why));
+                    }
+                }
             }
         }
         Ok(key)
@@ -325,8 +335,9 @@ mod tests {
     use super::*;
     use crate::schema::{DataType, Field, Schema};
 
-    /// The commands for members with scores, some taken back, and which rows are refused.
-    fn written(rows: &[(char, Option<&str>, f64)]) -> (String, Vec<usize>) {
+    /// The commands for members with scores, some taken back, at this key, and which rows are
+    /// refused.
+    fn written_at(key: KeyPart, rows: &[(char, Option<&str>, f64)]) -> (String, Vec<usize>) {
         let members = rows.iter().map(|(_, member, _)| *member);
         let scores = rows.iter().map(|(_, _, score)| *score);
         let batch = Batch {
@@ -345,7 +356,7 @@ mod tests {
         };
         let layout = Layout {
             kind: Kind::SortedSet,
-            key: vec![KeyPart::Text("k".to_owned())],
+            key: vec![key],
             names: vec!["member".to_owned(), "score".to_owned()],
             value: None,
             member: Some(0),
@@ -365,6 +376,10 @@ mod tests {
         (Vec::from_iter(words).join(" "), refused)
     }
 
+    fn written(rows: &[(char, Option<&str>, f64)]) -> (String, Vec<usize>) {
+        written_at(KeyPart::Text("k".to_owned()), rows)
+    }
+
     #[test]
     fn a_member_is_removed_unless_another_row_takes_its_place() {
         let replaced = [('-', Some("a"), 1.0), ('+', Some("a"), 2.0)];
@@ -372,6 +387,14 @@ mod tests {
         let gone = [('-', Some("a"), 1.0), ('+', Some("b"), 2.0)];
         let commands = "| ZREM k a | ZADD k 2.0 b";
         assert_eq!(written(&gone), (commands.to_owned(), vec![]));
+    }
+
+    #[test]
+    fn no_row_takes_the_place_of_a_checkpoint() {
+        let rows = [('+', Some("sluicebox:shop"), 1.0), ('+', Some("a"), 1.0)];
+        let commands = "| ZADD a 1.0 a";
+        let written = written_at(KeyPart::Column(0), &rows);
+        assert_eq!(written, (commands.to_owned(), vec![0]));
     }
 
     #[test]

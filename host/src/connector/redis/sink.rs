@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::json;
 use toml::Spanned;
 
-use super::command::{KINDS, KeyPart, Kind, Layout};
+use super::command::{KINDS, KeyPart, Kind, Layout, OWN_KEYS};
 use super::keys::read_connection;
 use super::transaction::{RedisTransaction, queued};
 use super::{Commands, Failure, RedisConnection, Session, checked};
@@ -28,6 +28,7 @@ use crate::connector::{Description, Planning};
 use crate::dead_letter::OnError;
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
+use crate::quantity::show_ms;
 use crate::schema::Schema;
 use crate::sink::{
     CommitContext, Ending, Refusals, RefusedRows, Sink, SinkConnector, SinkContext, SinkError,
@@ -163,6 +164,18 @@ fn read_only<'a>(
 fn read_key(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<Vec<Part>> {
     let text = value.text("a key, in quotes", mistakes)?;
     match template::parse(text.get_ref()) {
+        Ok(parts) if matches!(parts.first(), Some(Part::Text(text)) if text.starts_with(OWN_KEYS)) =>
+        {
+            mistakes.push(
+                Mistake::new(format!(
+                    "{} begins with `{OWN_KEYS}`, as the keys do that have the numbers of checkpoints",
+                    value.what()
+                ))
+                .at(text.span(), "")
+                .help("begin it with another word"),
+            );
+            None
+        }
         Ok(parts) => Some(parts),
         Err((why, _)) => {
             mistakes.push(
@@ -288,12 +301,20 @@ impl SinkConnector for RedisSink {
             Kind::Stream => format!("an entry of the stream {key}"),
             Kind::Publish => format!("a message to the channel {key}"),
         };
+        let mut lines = vec![format!("{what} on {}", self.connection)];
+        let expires = self
+            .layout
+            .expires_ms
+            .map(|ms| format!("expires after {}", show_ms(ms)));
+        let length = self.layout.length.map(|length| match kind {
+            Kind::Stream => format!("about the last {length} entries are kept"),
+            _ => format!("the last {length} elements are kept"),
+        });
+        lines.extend([expires, length].into_iter().flatten());
+        lines.push(describe_refused(self.on_error));
         Description {
             connector: KIND.name,
-            lines: vec![
-                format!("{what} on {}", self.connection),
-                describe_refused(self.on_error),
-            ],
+            lines,
             settings: json!({
                 "server": format!("{}:{}", self.connection.server.host, self.connection.server.port),
                 "database": self.connection.database,

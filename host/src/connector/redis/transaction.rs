@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use redis::{Value, from_redis_value};
 
+use super::command::OWN_KEYS;
 use super::{Commands, Failure, RedisConnection, Session, checked, refused};
 use crate::blame::Fault;
 use crate::checkpoint::crash::{self, Place};
@@ -40,7 +41,7 @@ impl RedisTransaction {
 
     /// The key of the epoch and the number.
     fn key(&self) -> String {
-        format!("sluicebox:{}", self.fenced.pipeline)
+        format!("{OWN_KEYS}{}", self.fenced.pipeline)
     }
 
     fn failed(&self, step: &str, failure: Failure) -> TransactionError {
