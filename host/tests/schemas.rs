@@ -378,7 +378,16 @@ fn keys_of_a_registry_are_those_of_a_table() -> Outcome {
         let letter: Value = serde_json::from_str(line).expect("JSON");
         format!("{}: {}\n", letter["offset"], letter["error"])
     });
-    expect![[""]].assert_eq(&rows.chain(letters).collect::<String>());
+    let read = rows.chain(letters).collect::<String>();
+    expect![[r#"
+        Some("1") {"id":1,"name":"one"}
+        Some("2") {"id":2,"name":"two"}
+        Some("1") 
+        Some("2") {"id":2,"name":""}
+        4: "the message's key, as avro: schema 9999 of the registry: REGISTRY has none"
+        5: "schema 9998 of the registry: REGISTRY has none"
+    "#]]
+    .assert_eq(&read.replace(&registry.address(), "REGISTRY"));
     Ok(())
 }
 
