@@ -709,7 +709,7 @@ fn a_table_by_keys_is_the_same_however_it_is_read() -> Outcome {
     for n in 0..600 {
         let id = random.u64(..KEYS);
         let partition = (id % partitions as u64) as usize;
-        let sent_ms = began_ms + n * 1_000 - random.i64(..5_000);
+        let sent_ms = began_ms + n * 1_000 - random.i64(0..5_000);
         newest_ms[partition] = sent_ms.max(newest_ms[partition]);
         let value = (random.u8(..3) > 0).then_some(n);
         versions[id as usize].push((newest_ms[partition], value));
@@ -728,6 +728,7 @@ fn a_table_by_keys_is_the_same_however_it_is_read() -> Outcome {
         sent.expect("room");
     }
     producer.flush(PATIENCE).expect("all are written");
+    assert_eq!(broker.sent(&from).len(), 600);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut asked, mut expected) = (String::new(), Vec::new());
     for row in 0..1_000 {
