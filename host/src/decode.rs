@@ -27,9 +27,9 @@ mod syslog;
 mod upserts;
 
 use arrow_array::ArrayRef;
-use arrow_buffer::{BooleanBuffer, ScalarBuffer};
 
 use self::changes::Changes;
+pub use self::changes::DecodedChanges;
 pub(crate) use self::csv::{quoted_length, quoted_length_from};
 use self::fault::RowFault;
 use self::push::unplanned;
@@ -107,18 +107,6 @@ pub struct Decoded {
     pub cut_times: Option<CutTimes>,
     /// What the good rows are, if they are changes of a table.
     pub changes: Option<DecodedChanges>,
-}
-
-/// Rows that are changes. What is given may be none of them, or several.
-#[derive(Debug)]
-pub struct DecodedChanges {
-    /// The index, among what was given, of what each row was made of.
-    pub parents: Vec<u32>,
-    /// Which rows take back one that came before.
-    pub taken_back: BooleanBuffer,
-    /// When each change was made, in ms; [`crate::batch::NO_TIME`] where that is not told: it
-    /// is no earlier than the one before it.
-    pub times: ScalarBuffer<i64>,
 }
 
 /// What a message has beside the bytes that are given of it.

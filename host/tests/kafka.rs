@@ -781,22 +781,20 @@ fn messages_that_are_no_rows_of_a_table_say_why() -> Outcome {
         .create()
         .expect("a producer");
     let now_ms = SystemClock.now_ms();
-    let messages: [(Option<&[u8]>, Option<&str>, i64); 8] = [
-        (Some(b"1"), Some("{\"n\":1}"), now_ms),
-        (None, Some("{\"n\":1}"), now_ms),
-        (None, None, now_ms),
-        (Some(b"one"), None, now_ms),
-        (Some(b"\xff"), Some("{\"n\":1}"), now_ms),
-        (Some(b"1"), Some("{\"n\":\"1\"}"), now_ms),
-        (Some(b"1"), None, now_ms + 1_800_000),
-        (Some(b"1"), None, now_ms - 3_600_000),
-    ];
-    for (key, payload, sent_ms) in messages {
+    let send = |key: Option<&[u8]>, payload: Option<&str>, sent_ms: i64| {
         let mut message = BaseRecord::<[u8], str>::to(&topic).timestamp(sent_ms);
         (message.key, message.payload) = (key, payload);
         let sent = producer.send(message).map_err(|(error, _)| error);
         sent.expect("room");
-    }
+    };
+    send(Some(b"1"), Some("{\"n\":1}"), now_ms);
+    send(None, Some("{\"n\":1}"), now_ms);
+    send(None, None, now_ms);
+    send(Some(b"one"), None, now_ms);
+    send(Some(b"\xff"), Some("{\"n\":1}"), now_ms);
+    send(Some(b"1"), Some("{\"n\":\"1\"}"), now_ms);
+    send(Some(b"1"), None, now_ms + 1_800_000);
+    send(Some(b"1"), None, now_ms - 3_600_000);
     producer.flush(PATIENCE).expect("all are written");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let text = format!(

@@ -11,7 +11,7 @@ use super::diagnostics::{Diagnostics, Mistake};
 use super::key::read_fields;
 use super::messages::MessageKeys;
 use super::reader::{ConfigValue, Table};
-use super::upsert::read_upserts;
+use super::upsert::UpsertKeys;
 use crate::decode::check_columns;
 use crate::format::{
     CsvFormat, DebeziumFormat, Format, RowFormat, SYSLOG_FIELDS, SyslogFormat, TableChanges,
@@ -191,9 +191,15 @@ pub fn read_rows(
     {
         messages.refuse(table, formats.name_of(kind), mistakes);
     }
-    let upserts = match (&upsert, given, &columns) {
-        (Some(value), Some(kind), Some(columns)) => {
-            Some(read_upserts(value, kind, columns, table, mistakes)?)
+    if let (Some(value), Some(instead)) = (&upsert, given.and_then(instead_of_upsert)) {
+        mistakes.push(value.means_nothing(instead));
+        return None;
+    }
+    let upserts = match (&upsert, &columns) {
+        (Some(value), Some(columns)) => {
+            let keys = UpsertKeys::read(value, mistakes)?;
+            let key = read_table_key(&keys.key, columns, mistakes)?;
+            Some(keys.upserts(key, table, mistakes)?)
         }
         _ => None,
     };
@@ -248,6 +254,17 @@ pub fn read_rows(
         is_parquet: given == Some(FormatKind::Parquet),
         columns,
     })
+}
+
+/// What to do where messages of a format are no rows that take the place of one another.
+fn instead_of_upsert(format: FormatKind) -> Option<&'static str> {
+    match format {
+        FormatKind::Json | FormatKind::Csv | FormatKind::Avro | FormatKind::Protobuf => None,
+        FormatKind::Debezium => Some("remove it: `debezium = { key = … }` says by which key"),
+        FormatKind::Raw | FormatKind::Syslog | FormatKind::Parquet => {
+            Some("remove it, or write `format = \"json\"`, \"csv\", \"avro\" or \"protobuf\"")
+        }
+    }
 }
 
 /// Reads how CSV is written. `has_header` says whether it may have a header, and has one by
@@ -487,10 +504,7 @@ pub fn refuse_added_fields(
     mistakes.push(
         Mistake::new(format!("{owner} has `{key}`, and its {what} are changes"))
             .at(place, "")
-            .help(
-                "remove it: a row that is taken back is the one that came before, in all its \
-                 fields",
-            ),
+            .help("remove it: a row that is taken back has `fields`, and nothing beside them"),
     );
 }
 

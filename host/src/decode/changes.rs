@@ -1,8 +1,18 @@
 //! What rows under construction are that are changes of a table.
 
-use arrow_buffer::BooleanBuffer;
+use arrow_buffer::{BooleanBuffer, ScalarBuffer};
 
-use super::DecodedChanges;
+/// Rows that are changes. What is given may be none of them, or several.
+#[derive(Debug)]
+pub struct DecodedChanges {
+    /// The index, among what was given, of what each row was made of.
+    pub parents: Vec<u32>,
+    /// Which rows take back one that came before.
+    pub taken_back: BooleanBuffer,
+    /// When each change was made, in ms; [`crate::batch::NO_TIME`] where that is not told: it
+    /// is no earlier than the one before it.
+    pub times: ScalarBuffer<i64>,
+}
 
 /// As [`DecodedChanges`], row by row.
 #[derive(Clone, Debug, Default)]

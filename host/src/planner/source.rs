@@ -181,12 +181,12 @@ impl Builder<'_> {
         title: &str,
         relation: &Relation,
     ) -> Option<EventTime> {
+        if let Some(given) = source.settings.given_time() {
+            return Some(EventTime::Given(given));
+        }
         if let Some(name) = &source.time.field {
             let field = self.time_field(name, title, relation, Owner::Source)?;
             return Some(EventTime::Field(field));
-        }
-        if let Some(given) = source.settings.given_time() {
-            return Some(EventTime::Given(given));
         }
         let implied = source.settings.event_time();
         let column = implied.and_then(|name| relation.schema.index_of(name));

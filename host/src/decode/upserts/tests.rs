@@ -11,6 +11,7 @@ use crate::decode::{AVRO, Decoder, PROTOBUF, RegisteredSchema, check_columns};
 use crate::format::{AvroFormat, CsvFormat, Format, MessageFormat, ProtobufFormat, TableChanges};
 use crate::protobuf::ProtoFile;
 use crate::schema::{DataType as D, Field};
+use crate::timestamp::TimestampFormat;
 
 /// A message: its key, its payload, and its timestamp.
 type Message<'m> = (Option<&'m [u8]>, Option<&'m [u8]>, i64);
@@ -247,10 +248,7 @@ fn keys_are_json_with_or_without_an_envelope() {
 fn keys_of_several_fields_are_read_under_their_names_and_formats() {
     let format = RowFormat {
         names: vec![("shop".to_owned(), "shop_id".to_owned())],
-        timestamp_formats: vec![
-            crate::timestamp::TimestampFormat::Days,
-            crate::timestamp::TimestampFormat::Any,
-        ],
+        timestamp_formats: vec![TimestampFormat::Days, TimestampFormat::Any],
         ..upserting(Format::Json, KeyFormat::Json, &["shop", "day"])
     };
     let fields = [
