@@ -36,6 +36,8 @@ mod join;
 mod sink;
 /// Formats of rows.
 pub mod format;
+/// `upsert` of a source.
+mod upsert;
 /// Schemas beside the pipeline's file.
 pub mod messages;
 /// `[state]`, `[checkpoints]` and `[restart]`.

@@ -3,6 +3,8 @@
 
 /// Decodes Avro.
 mod avro;
+/// What rows are that are changes.
+mod changes;
 /// Builds columns.
 mod column;
 /// Decodes comma-separated values.
@@ -21,12 +23,16 @@ mod raw;
 mod registered;
 /// Decodes messages of syslog.
 mod syslog;
+/// Decodes messages that take the place of one another by their keys.
+mod upserts;
 
 use arrow_array::ArrayRef;
-use arrow_buffer::{BooleanBuffer, ScalarBuffer};
 
+use self::changes::Changes;
+pub use self::changes::DecodedChanges;
 pub(crate) use self::csv::{quoted_length, quoted_length_from};
 use self::fault::RowFault;
+use self::push::unplanned;
 pub use self::registered::{AVRO, PROTOBUF, RegisteredSchema};
 use crate::format::{Format, MessageFormat, RowFormat};
 use crate::schema::Schema;
@@ -61,7 +67,8 @@ pub(crate) fn check_header_start(format: &Format, start: &[u8]) -> Result<(), St
 /// Checks that rows can be read into columns, as far as the format's schema tells. The error
 /// says what is wrong with which column.
 pub(crate) fn check_columns(rows: &RowFormat, schema: &Schema) -> Result<(), String> {
-    let fields = rows.written(schema).fields;
+    let (rows, schema) = rows.of_payload(schema);
+    let fields = rows.written(&schema).fields;
     let checked = match &rows.format {
         Format::Message(MessageFormat::Avro(avro)) => avro::check(avro, &fields),
         Format::Message(MessageFormat::Protobuf(protobuf)) => match &protobuf.schema {
@@ -85,6 +92,7 @@ enum FormatRows {
     Debezium(Box<json::DebeziumRows>),
     Avro(avro::AvroRows),
     Protobuf(protobuf::ProtobufRows),
+    Upserts(Box<upserts::UpsertRows>),
 }
 
 /// The good rows of a block as columns, and the bad ones.
@@ -101,24 +109,14 @@ pub struct Decoded {
     pub changes: Option<DecodedChanges>,
 }
 
-/// Rows that are changes. What is given may be none of them, or several.
-#[derive(Debug)]
-pub struct DecodedChanges {
-    /// The index, among what was given, of what each row was made of.
-    pub parents: Vec<u32>,
-    /// Which rows take back one that came before.
-    pub taken_back: BooleanBuffer,
-    /// When each change was made, in ms; [`crate::batch::NO_TIME`] where that is not told: it
-    /// is no earlier than the one before it.
-    pub times: ScalarBuffer<i64>,
-}
-
 /// What a message has beside the bytes that are given of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Beside<'m> {
     pub key: Option<&'m [u8]>,
     /// It has no payload: its key is what is given.
     pub is_tombstone: bool,
+    /// Its timestamp.
+    pub time_ms: Option<i64>,
 }
 
 /// A row that is not what the schema says.
@@ -132,67 +130,30 @@ pub struct UndecodedRow {
 
 impl Decoder {
     pub fn new(rows: &RowFormat, schema: &Schema) -> Self {
-        let own = schema;
-        let schema = &rows.written(schema);
-        let timestamps = &rows.timestamp_formats;
-        Decoder(match &rows.format {
-            Format::Json => FormatRows::Json(json::JsonRows::new(schema, timestamps)),
-            Format::Csv(csv) => {
-                FormatRows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps))
-            }
-            Format::Raw => FormatRows::Raw(raw::RawRows::new(schema)),
-            Format::Syslog(format) => {
-                FormatRows::Syslog(syslog::SyslogRows::new(format, schema, timestamps))
-            }
-            Format::Debezium(format) => {
-                let rows = json::DebeziumRows::new(format, rows, own, schema);
-                FormatRows::Debezium(Box::new(rows))
-            }
-            Format::Message(MessageFormat::Avro(avro)) => {
-                FormatRows::Avro(avro::AvroRows::new(avro, schema, timestamps))
-            }
-            Format::Message(MessageFormat::Protobuf(protobuf)) => {
-                FormatRows::Protobuf(protobuf::ProtobufRows::new(protobuf, schema, timestamps))
-            }
-        })
+        Decoder(FormatRows::new(rows, schema))
     }
 
     /// Whether rows are text, as far as their format says.
     pub fn reads_text(&self) -> bool {
-        match &self.0 {
-            FormatRows::Json(_)
-            | FormatRows::Csv(_)
-            | FormatRows::Raw(_)
-            | FormatRows::Syslog(_)
-            | FormatRows::Debezium(_) => true,
-            FormatRows::Avro(_) | FormatRows::Protobuf(_) => false,
-        }
+        self.0.reads_text()
     }
 
     /// The number of the schema that a row has in a registry, if it has to be learned first.
     pub fn lacks(&self, row: &[u8]) -> Option<u32> {
+        self.0.lacks(row)
+    }
+
+    /// The same of the key of a message.
+    pub fn lacks_of_key(&self, key: &[u8]) -> Option<u32> {
         match &self.0 {
-            FormatRows::Json(_)
-            | FormatRows::Csv(_)
-            | FormatRows::Raw(_)
-            | FormatRows::Syslog(_)
-            | FormatRows::Debezium(_) => None,
-            FormatRows::Avro(avro) => avro.lacks(row),
-            FormatRows::Protobuf(protobuf) => protobuf.lacks(row),
+            FormatRows::Upserts(rows) => rows.registered_key()?.lacks(key),
+            _ => None,
         }
     }
 
     /// Learns a schema of a registry, or why there is none of this number.
     pub fn learn(&mut self, id: u32, schema: Result<&RegisteredSchema, String>) {
-        match &mut self.0 {
-            FormatRows::Json(_)
-            | FormatRows::Csv(_)
-            | FormatRows::Raw(_)
-            | FormatRows::Syslog(_)
-            | FormatRows::Debezium(_) => {}
-            FormatRows::Avro(avro) => avro.learn(id, schema),
-            FormatRows::Protobuf(protobuf) => protobuf.learn(id, schema),
-        }
+        self.0.learn(id, schema);
     }
 
     /// Reads the line that names the columns. Formats that name their fields in each row
@@ -204,7 +165,8 @@ impl Decoder {
             | FormatRows::Syslog(_)
             | FormatRows::Debezium(_)
             | FormatRows::Avro(_)
-            | FormatRows::Protobuf(_) => Ok(Header::default()),
+            | FormatRows::Protobuf(_)
+            | FormatRows::Upserts(_) => Ok(Header::default()),
             FormatRows::Csv(csv) => csv.read_header(line),
         }
     }
@@ -231,18 +193,18 @@ impl Decoder {
         for (index, &(start, end)) in spans.iter().enumerate() {
             let (start, end) = (start as usize, end as usize);
             let pushed = if self.0.is_any_bytes() || is_utf8(data, start, end, all_utf8) {
-                let Beside { key, is_tombstone } = beside(index);
-                match is_tombstone {
-                    false => self.0.push(data, start, end, key),
-                    true => self.0.push_tombstone(data, start, end),
+                let beside = beside(index);
+                match beside.is_tombstone {
+                    false => self.0.push(data, start, end, beside),
+                    true => self.0.push_tombstone(data, start, end, beside),
                 }
             } else {
                 Err(RowFault::not_utf8(&data[start..end]))
             };
             match pushed {
-                Ok(()) => match &mut self.0 {
-                    FormatRows::Debezium(changes) => rows = changes.end_message(index as u32),
-                    _ => rows += 1,
+                Ok(()) => match self.0.changes() {
+                    Some(changes) => rows = changes.end_message(index as u32),
+                    None => rows += 1,
                 },
                 Err(fault) => {
                     self.0.truncate(rows);
@@ -255,10 +217,7 @@ impl Decoder {
         }
         let cut_times = self.0.take_cut_times();
         let columns = self.0.take();
-        let changes = match &mut self.0 {
-            FormatRows::Debezium(changes) => Some(changes.take_changes()),
-            _ => None,
-        };
+        let changes = self.0.changes().map(Changes::take);
         Decoded {
             columns,
             rows,
@@ -270,7 +229,79 @@ impl Decoder {
 }
 
 impl FormatRows {
-    /// Adds the row `data[start..end]`, which is perhaps a message with a key; after an error,
+    fn new(rows: &RowFormat, schema: &Schema) -> Self {
+        if let Some(upserts) = &rows.upserts {
+            let rows = upserts::UpsertRows::new(upserts, rows, schema);
+            return FormatRows::Upserts(Box::new(rows));
+        }
+        let own = schema;
+        let schema = &rows.written(schema);
+        let timestamps = &rows.timestamp_formats;
+        match &rows.format {
+            Format::Json => FormatRows::Json(json::JsonRows::new(schema, timestamps)),
+            Format::Csv(csv) => {
+                FormatRows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps))
+            }
+            Format::Raw => FormatRows::Raw(raw::RawRows::new(schema)),
+            Format::Syslog(format) => {
+                FormatRows::Syslog(syslog::SyslogRows::new(format, schema, timestamps))
+            }
+            Format::Debezium(format) => {
+                let rows = json::DebeziumRows::new(format, rows, own, schema);
+                FormatRows::Debezium(Box::new(rows))
+            }
+            Format::Message(MessageFormat::Avro(avro)) => {
+                FormatRows::Avro(avro::AvroRows::new(avro, schema, timestamps))
+            }
+            Format::Message(MessageFormat::Protobuf(protobuf)) => {
+                FormatRows::Protobuf(protobuf::ProtobufRows::new(protobuf, schema, timestamps))
+            }
+        }
+    }
+
+    fn reads_text(&self) -> bool {
+        match self {
+            FormatRows::Json(_)
+            | FormatRows::Csv(_)
+            | FormatRows::Raw(_)
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_) => true,
+            FormatRows::Avro(_) | FormatRows::Protobuf(_) => false,
+            FormatRows::Upserts(rows) => rows.payload().reads_text(),
+        }
+    }
+
+    fn lacks(&self, row: &[u8]) -> Option<u32> {
+        match self {
+            FormatRows::Json(_)
+            | FormatRows::Csv(_)
+            | FormatRows::Raw(_)
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_) => None,
+            FormatRows::Avro(avro) => avro.lacks(row),
+            FormatRows::Protobuf(protobuf) => protobuf.lacks(row),
+            FormatRows::Upserts(rows) => rows.payload().lacks(row),
+        }
+    }
+
+    fn learn(&mut self, id: u32, schema: Result<&RegisteredSchema, String>) {
+        match self {
+            FormatRows::Json(_)
+            | FormatRows::Csv(_)
+            | FormatRows::Raw(_)
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_) => {}
+            FormatRows::Avro(avro) => avro.learn(id, schema),
+            FormatRows::Protobuf(protobuf) => protobuf.learn(id, schema),
+            FormatRows::Upserts(rows) => {
+                for rows in rows.learning() {
+                    rows.learn(id, schema.clone());
+                }
+            }
+        }
+    }
+
+    /// Adds the row `data[start..end]`, which is perhaps a message; after an error,
     /// [`Self::truncate`] must follow.
     #[inline]
     fn push(
@@ -278,7 +309,7 @@ impl FormatRows {
         data: &[u8],
         start: usize,
         end: usize,
-        key: Option<&[u8]>,
+        beside: Beside<'_>,
     ) -> Result<(), RowFault> {
         match self {
             FormatRows::Json(json) => json.push(data, start, end),
@@ -288,17 +319,50 @@ impl FormatRows {
                 Ok(())
             }
             FormatRows::Syslog(syslog) => syslog.push(&data[start..end]),
-            FormatRows::Debezium(changes) => changes.push(data, start, end, key),
+            FormatRows::Debezium(changes) => changes.push(data, start, end, beside),
             FormatRows::Avro(avro) => avro.push(&data[start..end]),
             FormatRows::Protobuf(protobuf) => protobuf.push(&data[start..end]),
+            FormatRows::Upserts(rows) => rows.push(data, start, end, beside),
         }
     }
 
     /// The same of a message without a payload, by its key.
-    fn push_tombstone(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
+    fn push_tombstone(
+        &mut self,
+        data: &[u8],
+        start: usize,
+        end: usize,
+        beside: Beside<'_>,
+    ) -> Result<(), RowFault> {
         match self {
             FormatRows::Debezium(changes) => changes.push_tombstone(data, start, end),
+            FormatRows::Upserts(rows) => rows.push_tombstone(beside),
             _ => Err(RowFault::new("expected a row, found a tombstone")),
+        }
+    }
+
+    /// Adds a row without a value in any field, which all may be missing.
+    fn push_null(&mut self) -> Result<(), RowFault> {
+        match self {
+            FormatRows::Json(json) => json.push_null(),
+            FormatRows::Csv(csv) => csv.push_null(),
+            FormatRows::Avro(avro) => avro.push_null(),
+            FormatRows::Protobuf(protobuf) => protobuf.push_null(),
+            // Their messages have no rows of a key.
+            FormatRows::Raw(_)
+            | FormatRows::Syslog(_)
+            | FormatRows::Debezium(_)
+            | FormatRows::Upserts(_) => return Err(unplanned()),
+        }
+        Ok(())
+    }
+
+    /// What the rows are, if they are changes.
+    fn changes(&mut self) -> Option<&mut Changes> {
+        match self {
+            FormatRows::Debezium(rows) => Some(rows.changes()),
+            FormatRows::Upserts(rows) => Some(rows.changes()),
+            _ => None,
         }
     }
 
@@ -310,7 +374,8 @@ impl FormatRows {
             | FormatRows::Syslog(_)
             | FormatRows::Debezium(_) => false,
             FormatRows::Raw(raw) => raw.is_bytes(),
-            FormatRows::Avro(_) | FormatRows::Protobuf(_) => true,
+            // A key may be, whatever a payload is.
+            FormatRows::Avro(_) | FormatRows::Protobuf(_) | FormatRows::Upserts(_) => true,
         }
     }
 
@@ -325,6 +390,7 @@ impl FormatRows {
             FormatRows::Debezium(changes) => changes.truncate(rows),
             FormatRows::Avro(avro) => avro.truncate(rows),
             FormatRows::Protobuf(protobuf) => protobuf.truncate(rows),
+            FormatRows::Upserts(upserts) => upserts.truncate(rows),
         }
     }
 
@@ -339,6 +405,7 @@ impl FormatRows {
             FormatRows::Debezium(changes) => changes.take_cut_times(),
             FormatRows::Avro(avro) => avro.take_cut_times(),
             FormatRows::Protobuf(protobuf) => protobuf.take_cut_times(),
+            FormatRows::Upserts(upserts) => upserts.take_cut_times(),
         }
     }
 
@@ -351,6 +418,7 @@ impl FormatRows {
             FormatRows::Debezium(changes) => changes.take(),
             FormatRows::Avro(avro) => avro.take(),
             FormatRows::Protobuf(protobuf) => protobuf.take(),
+            FormatRows::Upserts(upserts) => upserts.take(),
         }
     }
 }
@@ -366,7 +434,7 @@ fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
     }
 }
 
-/// Schemas and rows for the tests of formats that have schemas.
+/// Schemas and rows for the tests of formats.
 #[cfg(test)]
 pub(crate) mod in_tests;
 #[cfg(test)]

@@ -49,6 +49,56 @@ pub struct TableChanges {
     pub key: Option<Vec<String>>,
 }
 
+/// Rows that are messages, each of which takes the place of the one before it with the same
+/// key. Those without a payload delete theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upserts {
+    /// By a key, whose fields the message's key has, and not its payload.
+    pub changes: TableChanges,
+    pub key_format: KeyFormat,
+}
+
+/// How the key of a message is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// As sinks write one: texts and bytes as they are, everything else as JSON.
+    Text,
+    /// An object with the fields, or the value of the only one.
+    Json,
+    /// A record whose schema is in a registry.
+    Avro,
+    /// The same as a message of Protobuf.
+    Protobuf,
+}
+
+impl KeyFormat {
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyFormat::Text => "text",
+            KeyFormat::Json => "json",
+            KeyFormat::Avro => "avro",
+            KeyFormat::Protobuf => "protobuf",
+        }
+    }
+
+    /// The format of rows that have the key's fields alone.
+    fn of_rows(self) -> Format {
+        match self {
+            KeyFormat::Text | KeyFormat::Json => Format::Json,
+            KeyFormat::Avro => Format::Message(MessageFormat::Avro(AvroFormat {
+                schema: None,
+                is_registered: true,
+            })),
+            KeyFormat::Protobuf => Format::Message(MessageFormat::Protobuf(ProtobufFormat {
+                schema: None,
+                message: None,
+                is_registered: true,
+            })),
+        }
+    }
+}
+
 /// What a decimal is that is a text, where no schema says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TextDecimals {
@@ -158,6 +208,8 @@ pub struct RowFormat {
     pub names: Vec<(String, String)>,
     /// Of changes: what is gone is told whole, also where it looks like a key alone.
     pub tells_whole_rows: bool,
+    /// Of messages whose rows take the place of one another by their keys.
+    pub upserts: Option<Upserts>,
 }
 
 impl Default for CsvFormat {
@@ -171,6 +223,53 @@ impl Default for CsvFormat {
 }
 
 impl RowFormat {
+    /// What rows are, if they are changes of a table.
+    pub fn changes(&self) -> Option<&TableChanges> {
+        match &self.upserts {
+            Some(upserts) => Some(&upserts.changes),
+            None => self.format.changes(),
+        }
+    }
+
+    /// The format of what messages have in their payload, and the fields that are there: of
+    /// rows with these fields, all but those that their keys have.
+    pub fn of_payload(&self, schema: &Schema) -> (RowFormat, Schema) {
+        self.part(schema, self.format.clone(), false)
+    }
+
+    /// The same of the keys.
+    pub fn of_key(&self, schema: &Schema, key_format: KeyFormat) -> (RowFormat, Schema) {
+        self.part(schema, key_format.of_rows(), true)
+    }
+
+    /// Whether a field is in the keys of messages, and not in their payload.
+    pub fn is_of_key(&self, field: &str) -> bool {
+        let upserts = self.upserts.iter();
+        let mut key = upserts.flat_map(|it| it.changes.key.iter().flatten());
+        key.any(|name| name == field)
+    }
+
+    fn part(&self, schema: &Schema, format: Format, of_key: bool) -> (RowFormat, Schema) {
+        let mut formats = self.timestamp_formats.iter().cloned();
+        let mut timestamp_formats = Vec::new();
+        let mut fields = Vec::new();
+        for field in &schema.fields {
+            let own = (0..field.timestamps()).map(|_| formats.next().unwrap_or_default());
+            let own: Vec<TimestampFormat> = own.collect();
+            if self.is_of_key(&field.name) == of_key {
+                timestamp_formats.extend(own);
+                fields.push(field.clone());
+            }
+        }
+        let rows = RowFormat {
+            format,
+            timestamp_formats,
+            upserts: None,
+            ..self.clone()
+        };
+        (rows, Schema::new(fields))
+    }
+
     /// The schema with the names that its fields have in the bytes.
     pub fn written(&self, schema: &Schema) -> Schema {
         let mut written = schema.clone();
@@ -191,6 +290,7 @@ impl From<Format> for RowFormat {
             timestamp_formats: Vec::new(),
             names: Vec::new(),
             tells_whole_rows: false,
+            upserts: None,
         }
     }
 }

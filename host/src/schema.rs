@@ -89,6 +89,16 @@ impl Field {
     pub fn reads(&self, given: &Field) -> bool {
         (self.nullable || !given.nullable) && self.data_type.reads(&given.data_type)
     }
+
+    /// How many timestamps there are in it, depth first.
+    pub fn timestamps(&self) -> usize {
+        match &self.data_type {
+            DataType::Timestamp => 1,
+            DataType::List(element) => element.timestamps(),
+            DataType::Record(members) => members.iter().map(Field::timestamps).sum(),
+            _ => 0,
+        }
+    }
 }
 
 impl DataType {

@@ -51,6 +51,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::format::{Format, RowFormat, TableChanges};
 use crate::placement::Placement;
+use crate::plan::GivenTime;
 use crate::progress::Backlog;
 use crate::schema::Schema;
 use crate::stop::Stop;
@@ -78,9 +79,9 @@ pub trait SourceSettings: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether its chunks have the event times of their rows, which are no column.
-    fn gives_times(&self) -> bool {
-        false
+    /// Which event times its chunks have beside their rows, if they do.
+    fn given_time(&self) -> Option<GivenTime> {
+        self.changes().map(|_| GivenTime::Change)
     }
 
     /// What its rows are, if they are changes of a table. Then its chunks have their times.

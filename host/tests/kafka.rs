@@ -12,13 +12,13 @@ mod harness;
 #[path = "common/kafka.rs"]
 mod kafka;
 /// Runs at every batch size and parallelism.
-#[expect(dead_code, reason = "some of it is for pipelines without a broker")]
 #[path = "common/everywhere.rs"]
 mod everywhere;
 /// Runs a pipeline as a test.
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,7 +33,7 @@ use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use sluicebox::checkpoint::snapshot::SourceSnapshot;
 use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::checkpoint::transaction::{Participant, Participants};
-use sluicebox::clock::SystemClock;
+use sluicebox::clock::{Clock as _, SystemClock};
 use sluicebox::connector::kafka::transaction::PROGRESS_TOPIC;
 use sluicebox::dead_letter::DeadLetter;
 use sluicebox::element::Element;
@@ -47,7 +47,7 @@ use sluicebox::source::reader::SourceReader;
 use sluicebox::source::{SourceContext, SourceError};
 use sluicebox::stop::Stop;
 
-use everywhere::collect_all;
+use everywhere::{collect_all, collect_everywhere};
 use harness::Outcome;
 use kafka::{Broker, Record, broker};
 use pipeline::{plan_of, run};
@@ -60,6 +60,9 @@ tests![
     bad_rows_are_dead_letters_with_their_place,
     a_dead_letter_has_all_of_its_message,
     changes_of_tables_are_read,
+    a_table_by_keys_comes_back_as_it_was_written,
+    a_table_by_keys_is_the_same_however_it_is_read,
+    messages_that_are_no_rows_of_a_table_say_why,
     compressed_topics_are_read,
     a_topic_that_was_created_again_is_not_read_on,
     a_partition_is_not_let_go_silently,
@@ -587,6 +590,264 @@ fn changes_of_tables_are_read() -> Outcome {
         6: "the table was emptied (TRUNCATE), and the message has none of the rows that are gone"
     "#]]
     .assert_eq(&totals);
+    Ok(())
+}
+
+/// What a compacted topic has in the end: the last message of each key, unless it is gone.
+fn compacted(records: &[Record]) -> BTreeMap<String, String> {
+    let mut table = BTreeMap::new();
+    for Record { key, payload, .. } in records {
+        let key = key.clone().expect("a key");
+        match payload.as_str() {
+            "" => table.remove(&key),
+            row => table.insert(key, row.to_owned()),
+        };
+    }
+    table
+}
+
+/// What a sink has written with `tombstones` is read by a source with `upsert`, and written
+/// again.
+fn a_table_by_keys_comes_back_as_it_was_written() -> Outcome {
+    let broker = broker()?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let types = [
+        ("utf8", json!(["", "tea", "\"tea\" ż", "{\"n\":1}"])),
+        ("a|b c", json!(["a", "b c"])),
+        ("bool", json!([true, false])),
+        (
+            "int64",
+            json!([0, -1, 9_223_372_036_854_775_807_i64, i64::MIN]),
+        ),
+        ("uint64", json!([18_446_744_073_709_551_615_u64, 7])),
+        ("decimal(20,2)", json!(["0.10", "-123456789012345678.90"])),
+        (
+            "timestamp",
+            json!(["2024-01-31T12:00:00Z", "1969-12-31T23:59:59.999Z"]),
+        ),
+    ];
+    for (number, (data_type, keys)) in types.into_iter().enumerate() {
+        let (first, again) = (topic(broker, "table", 2), topic(broker, "again", 2));
+        let mut changes = String::new();
+        let keys = keys.as_array().expect("a list");
+        // Each is deleted but the first, and the second comes again. What is gone and comes again
+        // at once, no sink deletes.
+        for (n, op) in [(1, "c"), (2, "u"), (3, "d"), (4, "c")] {
+            for (index, key) in keys.iter().enumerate() {
+                let is_wanted = match op {
+                    "d" => index > 0,
+                    _ => n < 4 || index <= 1,
+                };
+                let row = json!({"k": key, "n": n});
+                let (before, after) = match op {
+                    "d" => (row, Value::Null),
+                    _ => (Value::Null, row),
+                };
+                let change = json!({"op": op, "before": before, "after": after, "ts_ms": n});
+                if is_wanted {
+                    changes.push_str(&format!("{change}\n"));
+                }
+            }
+        }
+        std::fs::write(folder.path().join("changes.jsonl"), changes).expect("a file");
+        let pipeline = |source: &str, to: &str| {
+            let text = format!(
+                r#"
+                name = "table-{number}"
+                [sources.in]
+                {source}
+                fields = {{ n = "int64?", k = "{data_type}" }}
+                [sinks.out]
+                type = "kafka"
+                input = "in"
+                brokers = "{}"
+                topic = "{to}"
+                key = "k"
+                tombstones = true
+                # By default, an empty key is no key, and goes anywhere.
+                properties = {{ "partitioner" = "consistent" }}
+                "#,
+                broker.address
+            );
+            let ran = run(plan_of(&text, folder.path()));
+            let summary = ran.unwrap_or_else(|error| panic!("{error}"));
+            assert!(summary.dead_letters.is_none(), "{data_type}");
+            broker.read(to, true)
+        };
+        let written = pipeline(
+            "type = \"file\"\npath = \"changes.jsonl\"\nformat = \"debezium-json\"\n\
+             debezium = { key = \"k\", decimals = \"string\" }",
+            &first,
+        );
+        assert!(written.iter().any(|record| record.payload.is_empty()));
+        let source = format!(
+            "type = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{first}\"\nuntil = \"end\"\n\
+             upsert = {{ key = \"k\" }}",
+            broker.address
+        );
+        let table = compacted(&written);
+        assert_eq!(table.len(), 2, "{data_type}: {table:?}");
+        assert_eq!(compacted(&pipeline(&source, &again)), table, "{data_type}");
+    }
+    Ok(())
+}
+
+/// An as-of join reads a topic whose producers' clocks differ, at every batch size and
+/// parallelism, and through kills.
+fn a_table_by_keys_is_the_same_however_it_is_read() -> Outcome {
+    const KEYS: u64 = 12;
+    let broker = broker()?;
+    let partitions = 3;
+    let from = topic(broker, "latest", partitions);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .create()
+        .expect("a producer");
+    let mut random = fastrand::Rng::with_seed(7);
+    let began_ms = SystemClock.now_ms() - 3_600_000;
+    // Of each key, what it has from when on.
+    let mut versions: Vec<Vec<(i64, Option<i64>)>> = vec![Vec::new(); KEYS as usize];
+    let mut newest_ms = vec![0; partitions as usize];
+    for n in 0..600 {
+        let id = random.u64(..KEYS);
+        let partition = (id % partitions as u64) as usize;
+        let sent_ms = began_ms + n * 1_000 - random.i64(0..5_000);
+        newest_ms[partition] = sent_ms.max(newest_ms[partition]);
+        let value = (random.u8(..3) > 0).then_some(n);
+        versions[id as usize].push((newest_ms[partition], value));
+        let key = match random.bool() {
+            true => json!({ "id": id }),
+            false => json!({"schema": {"type": "struct"}, "payload": {"id": id}}),
+        };
+        let key = key.to_string();
+        let payload = value.map(|n| json!({ "n": n }).to_string());
+        let mut message = BaseRecord::<str, str>::to(&from)
+            .partition(partition as i32)
+            .timestamp(sent_ms)
+            .key(&key);
+        message.payload = payload.as_deref();
+        let sent = producer.send(message).map_err(|(error, _)| error);
+        sent.expect("room");
+    }
+    producer.flush(PATIENCE).expect("all are written");
+    assert_eq!(broker.sent(&from).len(), 600);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (mut asked, mut expected) = (String::new(), Vec::new());
+    for row in 0..1_000 {
+        let (id, at) = (random.u64(..KEYS), began_ms + row * 600);
+        asked.push_str(&format!("{}\n", json!({"row": row, "id": id, "at": at})));
+        let mut before = versions[id as usize].iter().rev();
+        let version = before.find(|(since_ms, _)| *since_ms <= at);
+        let n = version.and_then(|(_, value)| *value);
+        expected.push(json!({"row": row, "n": n}).to_string());
+    }
+    std::fs::write(folder.path().join("asked.jsonl"), asked).expect("a file");
+    let text = format!(
+        r#"
+        name = "{from}"
+        [sources.asked]
+        type = "file"
+        path = "asked.jsonl"
+        event_time = "at"
+        fields = {{ row = "int64", id = "uint64", at = "timestamp(ms)" }}
+        [sources.table]
+        type = "kafka"
+        brokers = "{}"
+        topic = "{from}"
+        until = "end"
+        upsert = {{ key = "id", key_format = "json" }}
+        fields = {{ id = "uint64", n = "int64?" }}
+        [operators.found]
+        join = {{ kind = "left", as_of = "event_time" }}
+        input = {{ left = "asked", right = "table" }}
+        key = "id"
+        select = {{ row = "left.row", n = "right.n" }}
+        [sinks.out]
+        type = "blackhole"
+        input = "found"
+        "#,
+        broker.address
+    );
+    let mut rows = collect_everywhere(&text, folder.path(), "out");
+    rows.sort_by_key(|row| row["row"].as_i64());
+    let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+    assert_eq!(rows, expected);
+    Ok(())
+}
+
+fn messages_that_are_no_rows_of_a_table_say_why() -> Outcome {
+    let broker = broker()?;
+    let topic = topic(broker, "no-table", 1);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .create()
+        .expect("a producer");
+    let now_ms = SystemClock.now_ms();
+    let send = |key: Option<&[u8]>, payload: Option<&str>, sent_ms: i64| {
+        let mut message = BaseRecord::<[u8], str>::to(&topic).timestamp(sent_ms);
+        (message.key, message.payload) = (key, payload);
+        let sent = producer.send(message).map_err(|(error, _)| error);
+        sent.expect("room");
+    };
+    send(Some(b"1"), Some("{\"n\":1}"), now_ms);
+    send(None, Some("{\"n\":1}"), now_ms);
+    send(None, None, now_ms);
+    send(Some(b"one"), None, now_ms);
+    send(Some(b"\xff"), Some("{\"n\":1}"), now_ms);
+    send(Some(b"1"), Some("{\"n\":\"1\"}"), now_ms);
+    send(Some(b"1"), None, now_ms + 1_800_000);
+    send(Some(b"1"), None, now_ms - 3_600_000);
+    producer.flush(PATIENCE).expect("all are written");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = format!(
+        r#"
+        name = "p-{topic}"
+        dead_letters = "letters.jsonl"
+        [sources.in]
+        type = "kafka"
+        brokers = "{address}"
+        topic = "{topic}"
+        until = "end"
+        upsert = {{ key = "id" }}
+        watermark = {{ max_ahead = "10m" }}
+        fields = {{ id = "int64", n = "int64?" }}
+        [sinks.out]
+        type = "kafka"
+        input = "in"
+        brokers = "{address}"
+        topic = "{topic}-out"
+        key = "id"
+        tombstones = true
+        "#,
+        address = broker.address
+    );
+    broker.create_topic(&format!("{topic}-out"), 1);
+    run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let rows = broker.read(&format!("{topic}-out"), true);
+    let rows = rows
+        .iter()
+        .map(|it| format!("{:?} {}\n", it.key, it.payload));
+    let letters = std::fs::read_to_string(folder.path().join("letters.jsonl"));
+    let letters = letters.expect("there are some");
+    let letters = letters.lines().map(|line| {
+        let letter: DeadLetter = serde_json::from_str(line).expect("a letter");
+        let (error, _) = letter
+            .error
+            .split_once(" ahead of")
+            .unwrap_or((&letter.error, ""));
+        let (offset, key, payload) = (letter.offset, letter.key, letter.payload);
+        format!("{offset:?} {key:?} {payload:?}: {error}\n")
+    });
+    expect![[r#"
+        Some("1") {"id":1,"n":1}
+        Some("1") 
+        Some(1) None Some("{\"n\":1}"): expected a message with a key, which says whose place its row takes, found one without
+        Some(2) None None: expected a row or a key that is gone, found a message with neither payload nor key
+        Some(3) Some("one") None: the message's key, as text: expected int64, found `one`
+        Some(4) None Some("{\"n\":1}"): the message's key, as text: byte 0: expected UTF-8 text, found other bytes
+        Some(5) Some("1") Some("{\"n\":\"1\"}"): field `n`: expected int64, found "1"
+        Some(6) Some("1") None: expected an event time at most 10 m
+    "#]].assert_eq(&rows.chain(letters).collect::<String>());
     Ok(())
 }
 

@@ -48,6 +48,7 @@ tests![
     rows_of_every_type_come_back_as_they_were,
     rows_of_several_schemas_are_read_from_one_topic,
     rows_of_one_schema_need_no_registry,
+    keys_of_a_registry_are_those_of_a_table,
     what_cannot_be_read_is_a_dead_letter_with_its_bytes,
     a_registry_that_is_away_is_waited_for,
     a_registry_that_refuses_stops_the_run,
@@ -303,6 +304,90 @@ fn rows_of_one_schema_need_no_registry() -> Outcome {
     let shown: Vec<String> = rows.iter().map(Value::to_string).collect();
     assert_eq!(shown, [r#"{"id":-1}"#, r#"{"id":64}"#, r#"{"id":2}"#]);
     assert_eq!(letters, Vec::<Value>::new());
+    Ok(())
+}
+
+/// Rows and tombstones whose keys are of the registry, too, and of another schema later.
+fn keys_of_a_registry_are_those_of_a_table() -> Outcome {
+    let (broker, registry) = (broker()?, registry()?);
+    let (from, to) = (topic(broker, "keyed"), topic(broker, "keyed-out"));
+    let key = registry.add(&format!("{from}-key"), ID, &[]);
+    let longer = registry.add(
+        &format!("{from}-longer-key"),
+        r#"{"type":"record","name":"Key","fields":[{"name":"shop","type":"string"},{"name":"id","type":"int"}]}"#,
+        &[],
+    );
+    let value = registry.add(
+        &format!("{from}-value"),
+        r#"{"type":"record","name":"Item","fields":[{"name":"name","type":"string"}]}"#,
+        &[],
+    );
+    let (one, two) = (framed(key, "02"), framed(key, "04"));
+    let messages = [
+        (one.clone(), Some(framed(value, "06 6f6e65"))),
+        (two.clone(), Some(framed(value, "06 74776f"))),
+        (one, None),
+        (framed(longer, "02 78 04"), Some(framed(value, "00"))),
+        (framed(9_999, "04"), None),
+        (two, Some(framed(9_998, "00"))),
+    ];
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .create()
+        .expect("a producer");
+    for (key, payload) in &messages {
+        let mut message = BaseRecord::<[u8], [u8]>::to(&from).key(key);
+        message.payload = payload.as_deref();
+        let sent = producer.send(message).map_err(|(error, _)| error);
+        sent.expect("room");
+    }
+    let flushed = producer.flush(Duration::from_secs(20));
+    flushed.expect("all are written");
+    let folder = TempDir::new().expect("a folder");
+    let text = format!(
+        r#"
+        name = "{from}"
+        dead_letters = "letters.jsonl"
+        [sources.in]
+        type = "kafka"
+        brokers = "{address}"
+        topic = "{from}"
+        until = "end"
+        format = "avro"
+        registry = "{registry}"
+        upsert = {{ key = "id", key_format = "avro" }}
+        fields = {{ id = "int64", name = "utf8?" }}
+        [sinks.out]
+        type = "kafka"
+        brokers = "{address}"
+        topic = "{to}"
+        input = "in"
+        key = "id"
+        tombstones = true
+        "#,
+        address = broker.address,
+        registry = registry.address()
+    );
+    run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let rows = broker.read(&to, true);
+    let rows = rows
+        .iter()
+        .map(|it| format!("{:?} {}\n", it.key, it.payload));
+    let letters = fs::read_to_string(folder.path().join("letters.jsonl")).unwrap_or_default();
+    let letters = letters.lines().map(|line| {
+        let letter: Value = serde_json::from_str(line).expect("JSON");
+        format!("{}: {}\n", letter["offset"], letter["error"])
+    });
+    let read = rows.chain(letters).collect::<String>();
+    expect![[r#"
+        Some("1") {"id":1,"name":"one"}
+        Some("2") {"id":2,"name":"two"}
+        Some("1") 
+        Some("2") {"id":2,"name":""}
+        4: "the message's key, as avro: schema 9999 of the registry: REGISTRY has none"
+        5: "schema 9998 of the registry: REGISTRY has none"
+    "#]]
+    .assert_eq(&read.replace(&registry.address(), "REGISTRY"));
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Reads how a source's or sink's rows are written: `format`, `csv`, `syslog`, `debezium`,
-//! `fields` and `names`.
+//! `fields` and `names`; of messages `upsert`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,6 +11,7 @@ use super::diagnostics::{Diagnostics, Mistake};
 use super::key::read_fields;
 use super::messages::MessageKeys;
 use super::reader::{ConfigValue, Table};
+use super::upsert::UpsertKeys;
 use crate::decode::check_columns;
 use crate::format::{
     CsvFormat, DebeziumFormat, Format, RowFormat, SYSLOG_FIELDS, SyslogFormat, TableChanges,
@@ -52,6 +53,8 @@ impl FormatKind {
 pub struct Formats {
     /// CSV may have a header, and has one by default.
     pub has_header: bool,
+    /// Rows are messages, which have keys.
+    pub has_keys: bool,
     /// The one field that a raw row may be, as in the pipeline's file.
     pub raw_fields: &'static str,
     /// What there may be, as `format` names it.
@@ -61,6 +64,7 @@ pub struct Formats {
 /// Rows that follow one another in text.
 pub const TEXT: Formats = Formats {
     has_header: true,
+    has_keys: false,
     kinds: &[
         ("json", FormatKind::Json),
         ("csv", FormatKind::Csv),
@@ -86,6 +90,7 @@ pub const FILES: Formats = Formats {
 /// Rows that come as messages, one by one.
 pub const MESSAGES: Formats = Formats {
     has_header: false,
+    has_keys: true,
     kinds: &[
         ("json", FormatKind::Json),
         ("csv", FormatKind::Csv),
@@ -114,7 +119,8 @@ impl Formats {
 /// Separates the fields of CSV by default.
 const DELIMITER: u8 = b',';
 
-/// Reads `format`, `csv`, `syslog`, `debezium`, `fields` and `names`. `implied` is the default format.
+/// Reads `format`, `csv`, `syslog`, `debezium`, `upsert`, `fields` and `names`. `implied` is the
+/// default format.
 pub fn read_rows(
     table: &mut Table,
     implied: Option<FormatKind>,
@@ -159,6 +165,10 @@ pub fn read_rows(
         true => table.optional("debezium"),
         false => None,
     };
+    let upsert = match formats.has_keys {
+        true => table.optional("upsert"),
+        false => None,
+    };
     let columns = table
         .required("fields", FIELDS, mistakes)
         .and_then(|value| read_columns(&value, given, mistakes));
@@ -181,6 +191,18 @@ pub fn read_rows(
     {
         messages.refuse(table, formats.name_of(kind), mistakes);
     }
+    if let (Some(value), Some(instead)) = (&upsert, given.and_then(instead_of_upsert)) {
+        mistakes.push(value.means_nothing(instead));
+        return None;
+    }
+    let upserts = match (&upsert, &columns) {
+        (Some(value), Some(columns)) => {
+            let keys = UpsertKeys::read(value, mistakes)?;
+            let key = read_table_key(&keys.key, columns, mistakes)?;
+            Some(keys.upserts(key, table, mistakes)?)
+        }
+        _ => None,
+    };
     let mut tells_whole_rows = false;
     let format = match given? {
         FormatKind::Json | FormatKind::Parquet => Format::Json,
@@ -213,6 +235,7 @@ pub fn read_rows(
         timestamp_formats: timestamps.cloned().collect(),
         names,
         tells_whole_rows,
+        upserts,
     };
     let fields = columns.iter().map(|column| column.field.clone());
     if let Err(why) = check_columns(&format, &Schema::new(fields.collect())) {
@@ -231,6 +254,17 @@ pub fn read_rows(
         is_parquet: given == Some(FormatKind::Parquet),
         columns,
     })
+}
+
+/// What to do where messages of a format are no rows that take the place of one another.
+fn instead_of_upsert(format: FormatKind) -> Option<&'static str> {
+    match format {
+        FormatKind::Json | FormatKind::Csv | FormatKind::Avro | FormatKind::Protobuf => None,
+        FormatKind::Debezium => Some("remove it: `debezium = { key = … }` says by which key"),
+        FormatKind::Raw | FormatKind::Syslog | FormatKind::Parquet => {
+            Some("remove it, or write `format = \"json\"`, \"csv\", \"avro\" or \"protobuf\"")
+        }
+    }
 }
 
 /// Reads how CSV is written. `has_header` says whether it may have a header, and has one by
@@ -470,10 +504,7 @@ pub fn refuse_added_fields(
     mistakes.push(
         Mistake::new(format!("{owner} has `{key}`, and its {what} are changes"))
             .at(place, "")
-            .help(
-                "remove it: a row that is taken back is the one that came before, in all its \
-                 fields",
-            ),
+            .help("remove it: a row that is taken back has `fields`, and nothing beside them"),
     );
 }
 

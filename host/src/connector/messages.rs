@@ -78,9 +78,18 @@ impl Messages {
 
     /// The numbers of schemas that have to be learned before the rows can be decoded.
     pub fn lacking(&self, decoder: &Decoder) -> Vec<u32> {
-        let rows = self.spans.iter();
-        let rows = rows.map(|&(start, end)| &self.data[start as usize..end as usize]);
-        let mut ids: Vec<u32> = rows.filter_map(|row| decoder.lacks(row)).collect();
+        let mut ids = Vec::new();
+        for (&(start, end), envelope) in self.spans.iter().zip(&self.envelopes) {
+            if !envelope.is_tombstone {
+                ids.extend(decoder.lacks(&self.data[start as usize..end as usize]));
+            }
+            ids.extend(
+                envelope
+                    .key
+                    .iter()
+                    .filter_map(|key| decoder.lacks_of_key(key)),
+            );
+        }
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -101,6 +110,7 @@ impl Messages {
             Beside {
                 key: envelope.key.as_deref(),
                 is_tombstone: envelope.is_tombstone,
+                time_ms: envelope.timestamp_ms,
             }
         };
         let decoded = decoder.decode_messages(&data, &self.spans, message);

@@ -12,6 +12,7 @@ use crate::batch::{Block, Offsets, Payload};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::config::column::DeclaredColumn;
+use crate::plan::GivenTime;
 use crate::schema::Schema;
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{
@@ -62,8 +63,8 @@ impl SourceSettings for ReplayedRows {
         &self.columns
     }
 
-    fn gives_times(&self) -> bool {
-        self.times.is_some()
+    fn given_time(&self) -> Option<GivenTime> {
+        self.times.as_ref().map(|_| GivenTime::Before)
     }
 
     fn out_of_orderness_ms(&self) -> i64 {

@@ -79,6 +79,11 @@ impl AvroRows {
         program.map(Arc::new).map_err(|fault| fault.to_string())
     }
 
+    /// Adds a row without a value in any field.
+    pub fn push_null(&mut self) {
+        self.rows.push_null();
+    }
+
     pub fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
     }

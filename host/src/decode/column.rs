@@ -205,12 +205,7 @@ impl ColumnBuilder {
             | ValuesBuilder::Symbol(bytes, _)
             | ValuesBuilder::Bytes(bytes) => bytes.end(),
             ValuesBuilder::List(list) => list.end(),
-            ValuesBuilder::Record(record) => {
-                for field in &mut record.fields {
-                    field.column.push_null();
-                }
-                record.rows += 1;
-            }
+            ValuesBuilder::Record(record) => record.push_null(),
         }
     }
 
@@ -449,6 +444,14 @@ impl RecordBuilder {
             field.column.push_null();
         }
         Ok(())
+    }
+
+    /// Adds a row without a value in any field.
+    pub fn push_null(&mut self) {
+        for field in &mut self.fields {
+            field.column.push_null();
+        }
+        self.rows += 1;
     }
 
     pub fn truncate(&mut self, rows: usize) {

@@ -154,6 +154,11 @@ impl CsvRows {
         Ok(())
     }
 
+    /// Adds a row without a value in any field.
+    pub fn push_null(&mut self) {
+        self.rows.push_null();
+    }
+
     pub fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
     }

@@ -1,11 +1,12 @@
-//! What tests of messages with a schema share.
+//! What tests of formats share.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::Decoder;
+use super::{Decoded, Decoder};
+use crate::batch::{Batch, NO_TIME};
 use crate::format::{Format, MessageFormat, RowFormat};
-use crate::json::render_columns;
+use crate::json::{render_columns, render_row};
 use crate::schema::{DataType as D, Field, Schema};
 use crate::timestamp::TimestampFormat;
 
@@ -63,6 +64,37 @@ pub fn decoded(decoder: &mut Decoder, fields: &[Field], rows: &[Vec<u8>]) -> Str
     }
     if let Some(cut) = decoded.cut_times {
         writeln!(text, "{} times were cut: {}", cut.values, cut.example).unwrap();
+    }
+    text
+}
+
+/// What is added and taken back, the time of each, and the messages of what is bad.
+pub fn changes(decoded: Decoded, schema: &Schema) -> String {
+    let changes = decoded.changes.expect("rows are changes");
+    assert_eq!(changes.parents.len(), decoded.rows);
+    assert!(changes.parents.is_sorted());
+    let batch = Batch {
+        schema: Arc::new(schema.clone()),
+        columns: decoded.columns,
+        times: changes.times,
+        origin: None,
+        watermarks: None,
+        taken_back: Some(changes.taken_back),
+    };
+    assert_eq!(batch.rows(), decoded.rows);
+    batch.to_arrow().expect("the types are those of the schema");
+    let mut text = String::new();
+    for row in 0..batch.rows() {
+        let sign = if batch.is_taken_back(row) { '-' } else { '+' };
+        let time = match batch.times[row] {
+            NO_TIME => "no time".to_owned(),
+            ms => ms.to_string(),
+        };
+        let parent = changes.parents[row];
+        let _ = writeln!(text, "{parent} {sign}{} {time}", render_row(&batch, row));
+    }
+    for bad in decoded.bad {
+        let _ = writeln!(text, "{}: {}", bad.row, bad.error);
     }
     text
 }

@@ -9,6 +9,10 @@
 
 /// Decodes changes as Debezium tells them.
 mod debezium;
+/// Reads rows of keys of messages.
+mod keys;
+/// Finds the members of a record.
+mod members;
 /// Reads the tokens of JSON.
 mod scanner;
 
@@ -69,6 +73,11 @@ impl JsonRows {
         let at = scanner.skip_space(start);
         let at = parser.record(at, &mut self.rows, &mut self.shape)?;
         scanner.finish(at)
+    }
+
+    /// Adds a row without a value in any field.
+    pub fn push_null(&mut self) {
+        self.rows.push_null();
     }
 
     pub fn truncate(&mut self, rows: usize) {

@@ -111,6 +111,11 @@ impl ProtobufRows {
         self.schemas.learn(id, written);
     }
 
+    /// Adds a row without a value in any field.
+    pub fn push_null(&mut self) {
+        self.rows.push_null();
+    }
+
     pub fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
     }

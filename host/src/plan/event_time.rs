@@ -20,6 +20,16 @@ pub enum EventTime {
     Operator(NodeId),
 }
 
+impl EventTime {
+    /// Whether rows are changes of a table.
+    pub fn is_of_changes(&self) -> bool {
+        matches!(
+            self,
+            EventTime::Given(GivenTime::Change | GivenTime::Message)
+        )
+    }
+}
+
 /// Which times a source has that are no field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GivenTime {
@@ -27,6 +37,8 @@ pub enum GivenTime {
     Before,
     /// Those of the changes that rows tell of.
     Change,
+    /// Those of the messages that rows are, which are changes by their keys.
+    Message,
 }
 
 impl GivenTime {
@@ -35,6 +47,7 @@ impl GivenTime {
         match self {
             GivenTime::Before => "what a row had before",
             GivenTime::Change => "when a change was made",
+            GivenTime::Message => "the timestamp of a message",
         }
     }
 }
@@ -86,7 +99,7 @@ impl FieldPath {
         let mut before = 0;
         for &index in [self.column].iter().chain(&self.members) {
             let (earlier, rest) = fields.split_at(index.min(fields.len()));
-            before += earlier.iter().map(timestamps).sum::<usize>();
+            before += earlier.iter().map(Field::timestamps).sum::<usize>();
             fields = match rest.first().map(|field| &field.data_type) {
                 Some(DataType::Record(members)) => members,
                 Some(DataType::Timestamp) => {
@@ -105,15 +118,5 @@ impl FieldPath {
         self.members.iter().fold(column, |record, &member| {
             record.as_struct().column(member).clone()
         })
-    }
-}
-
-/// How many timestamps there are in a field.
-fn timestamps(field: &Field) -> usize {
-    match &field.data_type {
-        DataType::Timestamp => 1,
-        DataType::List(element) => timestamps(element),
-        DataType::Record(members) => members.iter().map(timestamps).sum(),
-        _ => 0,
     }
 }

@@ -201,9 +201,9 @@ impl Builder<'_> {
 
 /// What to do instead of reading rows by a key.
 const INSTEAD_OF_UPSERTS: &str = "have a sink write them by their key, or an as-of join read them \
-                                  as its right side; or have the database tell whole rows, and \
-                                  name no key (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY \
-                                  FULL`)";
+                                  as its right side; or, of a database's changes, have it tell \
+                                  whole rows, and name no key (in PostgreSQL `ALTER TABLE … \
+                                  REPLICA IDENTITY FULL`)";
 
 /// What to do instead.
 const INSTEAD: &str = "have an aggregate read them, a sink that has `changes`, or an as-of join \

@@ -7,7 +7,7 @@ use super::section::{Planned, PlannedOutput, planned};
 use crate::config::{ChecksumConfig, Mistake, OperatorConfig, SourceConfig, Spanned};
 use crate::element::NodeId;
 use crate::logic::MAIN;
-use crate::plan::{ChecksumPlan, EventTime, FieldPath, GivenTime, NodeKind, SourcePlan};
+use crate::plan::{ChecksumPlan, EventTime, FieldPath, NodeKind, SourcePlan};
 use crate::schema::DataType;
 use crate::suggest;
 
@@ -181,15 +181,12 @@ impl Builder<'_> {
         title: &str,
         relation: &Relation,
     ) -> Option<EventTime> {
+        if let Some(given) = source.settings.given_time() {
+            return Some(EventTime::Given(given));
+        }
         if let Some(name) = &source.time.field {
             let field = self.time_field(name, title, relation, Owner::Source)?;
             return Some(EventTime::Field(field));
-        }
-        if source.settings.changes().is_some() {
-            return Some(EventTime::Given(GivenTime::Change));
-        }
-        if source.settings.gives_times() {
-            return Some(EventTime::Given(GivenTime::Before));
         }
         let implied = source.settings.event_time();
         let column = implied.and_then(|name| relation.schema.index_of(name));

@@ -22,7 +22,7 @@ use crate::decode::Decoder;
 use crate::element::NodeId;
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::json::render_columns;
-use crate::plan::{CHANGES, EventTime, GivenTime, InputPort, Node, NodeKind, Plan};
+use crate::plan::{CHANGES, EventTime, InputPort, Node, NodeKind, Plan};
 use crate::schema::{DataType, Field, Schema};
 use crate::source::SourceConnector;
 use crate::suggest;
@@ -50,7 +50,7 @@ pub fn row_of(
                      which knows only those that the source has read"
                 ));
             }
-            if source.event_time == EventTime::Given(GivenTime::Change) {
+            if source.event_time.is_of_changes() {
                 return Err(format!(
                     "rows of source `{name}` are changes, which come in their order or not at all"
                 ));
@@ -247,7 +247,7 @@ fn reads_changes(plan: &Plan, at: NodeId) -> bool {
         let from = &plan.nodes[edge.from];
         let passes_on = matches!(from.kind, NodeKind::Transform(_));
         if let NodeKind::Source(source) = &from.kind
-            && source.event_time == EventTime::Given(GivenTime::Change)
+            && source.event_time.is_of_changes()
         {
             return true;
         }

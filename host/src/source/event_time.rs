@@ -22,14 +22,62 @@ pub struct TimeReader {
     field: FieldPath,
     /// The field in messages.
     name: String,
-    /// How far ahead of the clock a time may be, in ms.
-    ahead_ms_max: Option<i64>,
-    clock: Arc<dyn Clock>,
+    ahead: Ahead,
     made_by: TimesMadeBy,
     /// Whether times were told of that seem to be meant otherwise.
     is_doubt_told: bool,
     /// Whether times were read before.
     has_read: bool,
+}
+
+/// How far ahead of the clock event times may be.
+pub struct Ahead {
+    ms_max: Option<i64>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Ahead {
+    pub fn new(ms_max: Option<i64>, clock: Arc<dyn Clock>) -> Self {
+        Ahead { ms_max, clock }
+    }
+
+    /// Refuses those that are too far.
+    pub fn check(&self, times: ScalarBuffer<i64>) -> EventTimes {
+        let latest_ms = self.latest_ms();
+        if times.iter().all(|&ms| ms <= latest_ms) {
+            return EventTimes::All(times);
+        }
+        let (mut rows, mut good, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, &ms) in (0..).zip(times.iter()) {
+            if ms <= latest_ms {
+                rows.push(row);
+                good.push(ms);
+            } else {
+                bad.push((row, self.too_far(ms)));
+            }
+        }
+        EventTimes::Some {
+            rows,
+            times: good.into(),
+            bad,
+        }
+    }
+
+    /// The last event time that a row may have now.
+    fn latest_ms(&self) -> i64 {
+        let latest = self.clock.today_ms().zip(self.ms_max);
+        latest.map_or(i64::MAX, |(today, ahead)| today.saturating_add(ahead))
+    }
+
+    #[cold]
+    fn too_far(&self, ms: i64) -> String {
+        format!(
+            "expected an event time at most {} ahead of the clock, found {} \
+             (`watermark.max_ahead` allows more)",
+            spoken_ms(self.ms_max.unwrap_or(0)),
+            timestamp::to_text(ms)
+        )
+    }
 }
 
 /// Who can give event times another unit.
@@ -76,8 +124,7 @@ impl TimeReader {
             title,
             name: field.name(schema),
             field,
-            ahead_ms_max,
-            clock,
+            ahead: Ahead::new(ahead_ms_max, clock),
             made_by,
             is_doubt_told: false,
             has_read: false,
@@ -87,7 +134,7 @@ impl TimeReader {
     /// The event times of rows of these columns.
     pub fn read(&mut self, columns: &[ArrayRef]) -> EventTimes {
         let column = &self.field.values(columns);
-        let latest_ms = self.latest_ms();
+        let latest_ms = self.ahead.latest_ms();
         let is_valid = |ms: i64| ms <= latest_ms && timestamp::is_plausible(ms);
         let values = time_values(column);
         let plausible = values.iter().all(|&ms| is_valid(ms));
@@ -115,23 +162,14 @@ impl TimeReader {
         }
     }
 
-    /// The last event time that a row may have now.
-    fn latest_ms(&self) -> i64 {
-        let today_ms = self.clock.today_ms();
-        let latest = today_ms.zip(self.ahead_ms_max);
-        latest.map_or(i64::MAX, |(today, ahead)| today.saturating_add(ahead))
-    }
-
     #[cold]
     fn what_is_wrong(&self, time: Option<i64>) -> String {
         let name = &self.name;
         let expected = format!("field `{name}`: expected an event time in the years 1 to 9999");
         match time {
             Some(ms) if timestamp::is_plausible(ms) => format!(
-                "field `{name}`: expected an event time at most {} ahead of the clock, found {} \
-                 (`watermark.max_ahead` allows more){}",
-                spoken_ms(self.ahead_ms_max.unwrap_or(0)),
-                timestamp::to_text(ms),
+                "field `{name}`: {}{}",
+                self.ahead.too_far(ms),
                 self.digits_of_date(ms)
                     .unwrap_or_else(|| self.in_smaller_unit(ms, "if it is a number, this"))
             ),

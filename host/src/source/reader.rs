@@ -16,7 +16,7 @@ use arrow_buffer::ScalarBuffer;
 
 use super::checksum::Checksums;
 use super::chunk::{BadRow, Chunk};
-use super::event_time::{EventTimes, TimeReader, TimesMadeBy};
+use super::event_time::{Ahead, EventTimes, TimeReader, TimesMadeBy};
 use super::misspelt::MisspeltFields;
 use super::silence::{SilenceWatch, WatchedReader};
 use super::watermark::{SharedWatermarks, Watermarks};
@@ -25,7 +25,7 @@ use crate::batch::{Batch, Block, NO_TIME, Origin, gather};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, SourceSnapshot};
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
-use crate::plan::{EventTime, SourcePlan};
+use crate::plan::{EventTime, GivenTime, SourcePlan};
 use crate::progress::{Backlog, SlowestPartition};
 use crate::timestamp::CutTimes;
 
@@ -70,8 +70,8 @@ pub struct SourceReader {
 enum Times {
     Field(TimeReader),
     Clock,
-    /// The input has them.
-    Given,
+    /// The input has them; those of clocks that nobody checks may be too far ahead.
+    Given(Option<Ahead>),
     /// An operator of this task, by the shared watermarks.
     Operator,
 }
@@ -146,7 +146,10 @@ impl SourceReader {
                 )),
             )),
             EventTime::Ingestion => Times::Clock,
-            EventTime::Given(_) => Times::Given,
+            EventTime::Given(given) => Times::Given(match given {
+                GivenTime::Message => Some(Ahead::new(plan.ahead_ms_max, context.clock.clone())),
+                GivenTime::Before | GivenTime::Change => None,
+            }),
             EventTime::Operator(_) => Times::Operator,
         };
         Ok(SourceReader {
@@ -186,7 +189,7 @@ impl SourceReader {
                 source: self.context.node.clone(),
                 timed_by: match self.times {
                     Times::Operator => "the operator with their event time",
-                    Times::Field(_) | Times::Clock | Times::Given => "the source",
+                    Times::Field(_) | Times::Clock | Times::Given(_) => "the source",
                 },
                 watermarks: self.watermarks.clone(),
                 is_live: self.input.is_live(),
@@ -464,26 +467,33 @@ impl SourceReader {
         let times = match &mut self.times {
             Times::Clock => {
                 self.ingested_ms = self.ingested_ms.max(now_ms);
-                vec![self.ingested_ms; rows].into()
+                EventTimes::All(vec![self.ingested_ms; rows].into())
             }
-            Times::Given => given_times(chunk.times, kept.as_deref(), rows),
-            Times::Operator => vec![NO_TIME; rows].into(),
-            Times::Field(reader) => match reader.read(&columns) {
-                EventTimes::All(times) => times,
-                EventTimes::Some {
-                    rows: timed,
-                    times,
-                    bad: untimed,
-                } => {
-                    columns = gather(&columns, &timed);
-                    let place = |row: u32| kept.as_ref().map_or(row, |kept| kept[row as usize]);
-                    let untimed = untimed.into_iter();
-                    let untimed = untimed.map(|(row, error)| (place(row), error));
-                    bad.extend(bad_rows(&block, untimed));
-                    kept = Some(timed.into_iter().map(place).collect());
-                    times
+            Times::Given(ahead) => {
+                let times = given_times(chunk.times, kept.as_deref(), rows);
+                match ahead {
+                    Some(ahead) => ahead.check(times),
+                    None => EventTimes::All(times),
                 }
-            },
+            }
+            Times::Operator => EventTimes::All(vec![NO_TIME; rows].into()),
+            Times::Field(reader) => reader.read(&columns),
+        };
+        let times = match times {
+            EventTimes::All(times) => times,
+            EventTimes::Some {
+                rows: timed,
+                times,
+                bad: untimed,
+            } => {
+                columns = gather(&columns, &timed);
+                let place = |row: u32| kept.as_ref().map_or(row, |kept| kept[row as usize]);
+                let untimed = untimed.into_iter();
+                let untimed = untimed.map(|(row, error)| (place(row), error));
+                bad.extend(bad_rows(&block, untimed));
+                kept = Some(timed.into_iter().map(place).collect());
+                times
+            }
         };
         if !bad.is_empty() {
             bad.sort_by_key(|bad| bad.offset);
@@ -521,7 +531,7 @@ impl SourceReader {
                     watermarks.begin(partition);
                     pulled.elements.push(Element::Batch(batch));
                 }
-                Times::Field(_) | Times::Clock | Times::Given => {
+                Times::Field(_) | Times::Clock | Times::Given(_) => {
                     watermarks.observe(partition, batch, now_ms, &mut pulled.elements);
                 }
             }
@@ -529,9 +539,9 @@ impl SourceReader {
         Ok(())
     }
 
-    /// Gives changes that do not tell when they were made the time of the one before them. So
-    /// many of the first ones are void: nothing of their partition has come that they could
-    /// take back.
+    /// Makes no change older than the one before it: their order is that in which they were
+    /// made, whatever clocks have said, and some do not tell a time at all. So many of the
+    /// first ones are void: nothing of their partition has come that they could take back.
     fn times_of_changes(
         &self,
         partition: usize,
@@ -542,9 +552,7 @@ impl SourceReader {
         let untimed = |&&ms: &&i64| last_ms == NO_TIME && ms == NO_TIME;
         let first = times.iter().take_while(untimed).count();
         let times = times.iter().map(|&ms| {
-            if ms != NO_TIME {
-                last_ms = ms;
-            }
+            last_ms = last_ms.max(ms);
             last_ms
         });
         (times.collect(), first)

@@ -18,7 +18,8 @@ use crate::connector::beside::{declared, read_beside, with_beside};
 use crate::connector::{Description, Planning};
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
-use crate::format::{RowFormat, TableChanges};
+use crate::format::{DebeziumFormat, Format, RowFormat, TableChanges, TextDecimals};
+use crate::plan::GivenTime;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
 };
@@ -100,7 +101,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     };
     let changes = rows
         .as_ref()
-        .is_some_and(|rows| rows.format.format.changes().is_some());
+        .is_some_and(|rows| rows.format.changes().is_some());
     if let (true, Some((_, name))) = (changes, metadata.first()) {
         refuse_added_fields(table, ("metadata", "messages"), name.span(), mistakes);
         return None;
@@ -211,7 +212,14 @@ impl SourceSettings for KafkaSourceSettings {
     }
 
     fn changes(&self) -> Option<&TableChanges> {
-        self.subscription.format.format.changes()
+        self.subscription.format.changes()
+    }
+
+    fn given_time(&self) -> Option<GivenTime> {
+        match &self.subscription.format.upserts {
+            Some(_) => Some(GivenTime::Message),
+            None => self.changes().map(|_| GivenTime::Change),
+        }
     }
 
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
@@ -295,9 +303,20 @@ impl SourceConnector for KafkaSource {
         columns.map(|column| column.told_by(letter)).collect()
     }
 
+    /// In a file, rows have no keys beside them: changes are told as Debezium tells them.
     fn row_format(&self) -> RowFormat {
         let kafka = &self.subscription;
-        with_beside(&kafka.format, kafka.metadata.len())
+        match &kafka.format.upserts {
+            Some(upserts) => RowFormat {
+                format: Format::Debezium(DebeziumFormat {
+                    changes: upserts.changes.clone(),
+                    decimals: TextDecimals::String,
+                }),
+                upserts: None,
+                ..kafka.format.clone()
+            },
+            None => with_beside(&kafka.format, kafka.metadata.len()),
+        }
     }
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {

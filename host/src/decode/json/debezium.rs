@@ -7,8 +7,6 @@
 
 /// Makes columns ready for what a schema says.
 mod columns;
-/// Finds the members of a record.
-mod members;
 /// Tells messages apart.
 mod message;
 /// Refuses rows that are gone and not told whole.
@@ -17,20 +15,20 @@ mod whole;
 use std::ops::Range;
 
 use arrow_array::ArrayRef;
-use arrow_buffer::BooleanBuffer;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
 use serde_json::Value as Json;
 
 use self::columns::{defaults, field_schema, prepare, row_fields};
-use self::members::{each_member, members};
 use self::message::{Change, Message};
 use self::whole::{OldRow, TableColumns, check_whole, lacks_before};
-use super::super::DecodedChanges;
+use super::super::Beside;
+use super::super::changes::Changes;
 use super::super::column::{DecimalDigits, RecordBuilder, ValuesBuilder};
 use super::super::fault::{RowFault, excerpt, utf8};
 use super::super::push::no_time_in_ms;
+use super::members::{each_member, members};
 use super::scanner::Scanner;
 use super::{Parser, RecordShape};
 use crate::batch::NO_TIME;
@@ -52,11 +50,7 @@ pub(in super::super) struct DebeziumRows {
     /// The formats of times that the pipeline's file names, depth first.
     timestamps: Vec<TimestampFormat>,
     known: KnownSchema,
-    /// Of each row.
-    taken_back: Vec<bool>,
-    times: Vec<i64>,
-    /// The index of the message that it comes from.
-    parents: Vec<u32>,
+    changes: Changes,
     scratch: Vec<u8>,
 }
 
@@ -94,23 +88,20 @@ impl DebeziumRows {
             tells_whole_rows,
             timestamps: timestamps.clone(),
             known: KnownSchema::default(),
-            taken_back: Vec::new(),
-            times: Vec::new(),
-            parents: Vec::new(),
+            changes: Changes::default(),
             scratch: Vec::new(),
         };
         rows.known.problem = rows.expect(None).err();
         rows
     }
 
-    /// Adds the rows of a message, which perhaps has a key; after an error,
-    /// [`Self::truncate`] must follow.
+    /// Adds the rows of a message; after an error, [`Self::truncate`] must follow.
     pub fn push(
         &mut self,
         data: &[u8],
         start: usize,
         end: usize,
-        key: Option<&[u8]>,
+        Beside { key, .. }: Beside<'_>,
     ) -> Result<(), RowFault> {
         let scanner = Scanner::new(data, start, end);
         let change = match Message::read(scanner, data, start, &mut self.scratch)? {
@@ -245,7 +236,7 @@ impl DebeziumRows {
     ) -> Result<(), RowFault> {
         self.read_row(data, scanner, at)
             .map_err(|fault| fault.within(part))?;
-        self.note(false, time_ms);
+        self.changes.push(false, time_ms);
         Ok(())
     }
 
@@ -260,7 +251,7 @@ impl DebeziumRows {
         check_whole(&row, &columns, self.tells_whole_rows, &mut self.scratch)
             .and_then(|()| self.read_row(row.data, row.scanner, row.before))
             .map_err(|fault| fault.within("before"))?;
-        self.note(true, time_ms);
+        self.changes.push(true, time_ms);
         Ok(())
     }
 
@@ -289,7 +280,7 @@ impl DebeziumRows {
     ) -> Result<(), RowFault> {
         self.read_key(scanner, at)
             .map_err(|fault| fault.within(part))?;
-        self.note(true, time_ms);
+        self.changes.push(true, time_ms);
         Ok(())
     }
 
@@ -359,11 +350,6 @@ impl DebeziumRows {
         };
         let is_whole = Some(before.len()) == self.key.as_ref().map(Vec::len);
         Ok(is_whole && before.iter().any(differs))
-    }
-
-    fn note(&mut self, is_taken_back: bool, time_ms: i64) {
-        self.taken_back.push(is_taken_back);
-        self.times.push(time_ms);
     }
 
     /// Refuses a row with a value that the database has not told of.
@@ -497,17 +483,9 @@ impl DebeziumRows {
         Ok(())
     }
 
-    /// Says that the rows since the last call come from this message. Returns how many rows
-    /// there are.
-    pub fn end_message(&mut self, message: u32) -> usize {
-        self.parents.resize(self.rows.rows(), message);
-        self.parents.len()
-    }
-
     pub fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
-        self.taken_back.truncate(rows);
-        self.times.truncate(rows);
+        self.changes.truncate(rows);
     }
 
     pub fn take_cut_times(&mut self) -> Option<CutTimes> {
@@ -518,12 +496,8 @@ impl DebeziumRows {
         self.rows.take()
     }
 
-    pub fn take_changes(&mut self) -> DecodedChanges {
-        DecodedChanges {
-            parents: std::mem::take(&mut self.parents),
-            taken_back: BooleanBuffer::from(std::mem::take(&mut self.taken_back)),
-            times: std::mem::take(&mut self.times).into(),
-        }
+    pub fn changes(&mut self) -> &mut Changes {
+        &mut self.changes
     }
 }
 

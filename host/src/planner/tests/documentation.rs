@@ -127,6 +127,7 @@ topic = "a"
 fields = { a = "utf8" }
 nothing = 1
 metadata = { nothing = 1 }
+upsert = { key = "a", nothing = 1 }
 [sources.redis]
 type = "redis"
 server = "127.0.0.1"
@@ -221,7 +222,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 43, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 44, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));

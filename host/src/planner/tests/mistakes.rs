@@ -61,6 +61,11 @@ fn debezium() {
 }
 
 #[test]
+fn upserts() {
+    check(expect_file!["mistakes/upserts.md"]);
+}
+
+#[test]
 fn postgres_sources() {
     check(expect_file!["mistakes/postgres_sources.md"]);
 }

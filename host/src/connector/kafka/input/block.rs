@@ -46,7 +46,7 @@ impl Messages {
         Messages {
             payloads: messages::Messages::default(),
             metadata: plan.metadata.iter().copied().map(Metadata::new).collect(),
-            reads_tombstones: plan.format.format.changes().is_some(),
+            reads_tombstones: plan.format.changes().is_some(),
         }
     }
 
@@ -73,7 +73,13 @@ impl Messages {
             return;
         }
         let Some(payload) = message.payload() else {
-            let error = "expected a row, found a message without a payload (a tombstone)";
+            let error = match self.reads_tombstones {
+                false => "expected a row, found a message without a payload (a tombstone)",
+                true => {
+                    "expected a row or a key that is gone, found a message with neither payload \
+                     nor key"
+                }
+            };
             let bad = bad_row(offset, error, b"");
             self.payloads.push_bad(bad, envelope);
             return;

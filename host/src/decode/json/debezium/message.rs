@@ -5,8 +5,8 @@ use std::ops::Range;
 use serde_json::{Map, Value as Json};
 
 use super::super::super::fault::RowFault;
+use super::super::members::members;
 use super::super::scanner::Scanner;
-use super::members::members;
 use crate::timestamp;
 
 pub(super) enum Message {

@@ -14,10 +14,9 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::batch::{Batch, NO_TIME};
-use crate::decode::{Beside, Decoded, Decoder};
+use crate::decode::in_tests::changes;
+use crate::decode::{Beside, Decoder};
 use crate::format::{DebeziumFormat, Format, RowFormat, TableChanges, TextDecimals};
-use crate::json::render_row;
 use crate::schema::{DataType, Field, Schema};
 use crate::timestamp::{TimeUnit, TimestampFormat};
 
@@ -50,37 +49,6 @@ fn format(key: Option<&[&str]>, decimals: TextDecimals) -> RowFormat {
     }))
 }
 
-/// What is added and taken back, the time of each, and the messages of what is bad.
-fn render(decoded: Decoded, schema: &Schema) -> String {
-    let changes = decoded.changes.expect("rows are changes");
-    assert_eq!(changes.parents.len(), decoded.rows);
-    assert!(changes.parents.is_sorted());
-    let batch = Batch {
-        schema: Arc::new(schema.clone()),
-        columns: decoded.columns,
-        times: changes.times,
-        origin: None,
-        watermarks: None,
-        taken_back: Some(changes.taken_back),
-    };
-    assert_eq!(batch.rows(), decoded.rows);
-    batch.to_arrow().expect("the types are those of the schema");
-    let mut text = String::new();
-    for row in 0..batch.rows() {
-        let sign = if batch.is_taken_back(row) { '-' } else { '+' };
-        let time = match batch.times[row] {
-            NO_TIME => "no time".to_owned(),
-            ms => ms.to_string(),
-        };
-        let parent = changes.parents[row];
-        let _ = writeln!(text, "{parent} {sign}{} {time}", render_row(&batch, row));
-    }
-    for bad in decoded.bad {
-        let _ = writeln!(text, "{}: {}", bad.row, bad.error);
-    }
-    text
-}
-
 fn decode(
     format: &RowFormat,
     fields: &[Field],
@@ -97,10 +65,10 @@ fn decode(
         spans.push((start, data.len() as u32));
     }
     let beside = |message: usize| Beside {
-        key: None,
         is_tombstone: tombstones.contains(&message),
+        ..Beside::default()
     };
-    let mut once = || render(decoder.decode_messages(&data, &spans, beside), &schema);
+    let mut once = || changes(decoder.decode_messages(&data, &spans, beside), &schema);
     let first = once();
     // What the decoder has learned from a block does not change results.
     assert_eq!(first, once());
@@ -579,7 +547,7 @@ proptest! {
         let mut decoder = Decoder::new(&format, &schema);
         let spans = [(0, bytes.len() as u32)];
         for is_tombstone in [false, true] {
-            let decoded = decoder.decode_messages(&bytes, &spans, |_| Beside { key: None, is_tombstone });
+            let decoded = decoder.decode_messages(&bytes, &spans, |_| Beside { is_tombstone, ..Beside::default() });
             prop_assert!(decoded.columns.iter().all(|column| column.len() == decoded.rows));
         }
     }

@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 
 use super::super::super::column::NamedColumn;
 use super::super::super::fault::RowFault;
+use super::super::members::each_member;
 use super::super::scanner::Scanner;
-use super::members::each_member;
 use super::message::Teller;
 
 /// The row before a change, in its message.

@@ -65,14 +65,14 @@ fn a_tombstone_as_a_text_takes_the_key_of_its_message_back() {
     let keys: [Option<&[u8]>; 4] = [Some(b"{\"id\":1}"), None, Some(b"\xFF"), Some(b"7")];
     let beside = |message: usize| Beside {
         key: keys[message],
-        is_tombstone: false,
+        ..Beside::default()
     };
     expect![[r#"
         0 -{"id":1,"name":null} no time
         1: is a tombstone, `null`, and which row is gone was told by its key, which is not here: nothing is lost without it if the deletion before it is there
         2: byte 0: expected UTF-8 text, found other bytes
         3: field `key`: byte 0: expected a record, found `7`
-    "#]].assert_eq(&render(
+    "#]].assert_eq(&changes(
         decoder.decode_messages(data, &spans, beside),
         &schema,
     ));
@@ -88,10 +88,10 @@ fn a_deletion_without_its_row_is_told_by_the_key_of_its_message() {
         let mut decoder = Decoder::new(&by_key, &schema);
         let beside = |_| Beside {
             key: of_message.map(str::as_bytes),
-            is_tombstone: false,
+            ..Beside::default()
         };
         let decoded = decoder.decode_messages(deleted.as_bytes(), &spans, beside);
-        render(decoded, &schema)
+        changes(decoded, &schema)
     };
     let told = [
         shown(Some(&["id"]), Some("{\"id\":7}")),

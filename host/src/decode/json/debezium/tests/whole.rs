@@ -21,9 +21,9 @@ fn decode_keyed(format: &RowFormat, messages: &[(Option<Value>, Value)]) -> Stri
     let mut decoder = Decoder::new(format, &schema);
     let beside = |message: usize| Beside {
         key: keys[message].as_deref().map(str::as_bytes),
-        is_tombstone: false,
+        ..Beside::default()
     };
-    render(decoder.decode_messages(&data, &spans, beside), &schema)
+    changes(decoder.decode_messages(&data, &spans, beside), &schema)
 }
 
 /// A change that this connector has told.

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::super::super::fault::RowFault;
-use super::super::scanner::Scanner;
+use super::super::fault::RowFault;
+use super::scanner::Scanner;
 
 /// Where the values of some members of a record are.
 pub(super) type Members<const N: usize> = [Option<Range<usize>>; N];
