@@ -527,6 +527,60 @@ fn joins_pass_all_runs() {
 }
 
 #[test]
+fn a_table_by_keys_is_told_as_changes() {
+    let bench = Bench::new("").expect(
+        "out",
+        r#"{"n":1,"price":"1.50"}
+{"n":2,"price":"2.25"}
+{"n":3,"price":null}
+"#,
+    );
+    bench.write(
+        "pipeline.toml",
+        r#"
+        name = "bench"
+        [sources.rows]
+        type = "file"
+        path = "nowhere.jsonl"
+        event_time = "ts"
+        fields = { item = "utf8", n = "int64", ts = "timestamp" }
+        [sources.prices]
+        type = "kafka"
+        brokers = "127.0.0.1"
+        topic = "prices"
+        format = "csv"
+        upsert = { key = "item" }
+        fields = { item = "utf8", price = "decimal(9,2)?" }
+        [operators.result]
+        join = { kind = "left", as_of = "event_time" }
+        input = { left = "rows", right = "prices" }
+        key = "item"
+        select = { n = "left.n", price = "right.price" }
+        [sinks.out]
+        type = "blackhole"
+        input = "result"
+        "#,
+    );
+    bench.write(
+        "tests/case/input/rows.jsonl",
+        r#"{"item":"a","n":1,"ts":1000}
+{"item":"a","n":2,"ts":2000}
+{"item":"a","n":3,"ts":3000}
+"#,
+    );
+    bench.write(
+        "tests/case/input/prices.jsonl",
+        r#"{"op":"c","after":{"item":"a","price":1.5},"ts_ms":500}
+{"op":"u","after":{"item":"a","price":"2.25"},"ts_ms":2000}
+{"op":"d","before":{"item":"a"},"ts_ms":2001}
+"#,
+    );
+    let outcome = bench.run();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!(outcome.rows, 6);
+}
+
+#[test]
 fn partitions_and_csv_stand_for_a_source() {
     let bench = Bench::windowed("sum").expect("out", SUMS);
     let pipeline = fs::read_to_string(bench.folder.path().join("pipeline.toml")).expect("readable");

@@ -256,6 +256,13 @@ impl SourceConnector for KafkaSource {
             "partitions": kafka.partitions,
             "group": kafka.group,
         });
+        if let Some(upserts) = &kafka.format.upserts {
+            let key = upserts.changes.key.iter().flatten();
+            let key: Vec<&str> = key.map(String::as_str).collect();
+            let format = upserts.key_format.name();
+            lines.push(format!("a table by {}, keys as {format}", key.join(", ")));
+            settings["key"] = json!(key);
+        }
         if let Some(registry) = &kafka.registry {
             lines.push(format!("schemas of {registry}"));
             settings["registry"] = registry.to_string().into();

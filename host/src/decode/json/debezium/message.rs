@@ -140,6 +140,6 @@ fn without_operation(text: &[u8]) -> Result<Message, RowFault> {
         "is a CloudEvent: have the connector write its changes by `JsonConverter`"
     } else {
         "expected a change as Debezium tells it, found a record without `op` (rows that \
-         `ExtractNewRecordState` has unpacked are read by `format = \"json\"`)"
+         `ExtractNewRecordState` has unpacked are read by `format = \"json\"` with `upsert`)"
     }))
 }

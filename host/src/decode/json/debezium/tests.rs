@@ -221,7 +221,7 @@ fn what_is_no_row_is_bad() {
             6: has no `before`, the row that is gone: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
             7: field `before.id` is missing, and what is gone has to be told whole: have the database tell it (in PostgreSQL `ALTER TABLE … REPLICA IDENTITY FULL`), or name the table's key: `debezium = { key = … }`
             8: field `after.id`: expected int64, found "1"
-            9: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"`)
+            9: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"` with `upsert`)
             10: byte 0: expected a record, found `[{"id":1,"name":"tea"}]`
             13: field `ts_ms`: expected a time in ms, found "now"
             14: field `ts_ms`: expected a time in ms, found 1700000000000000

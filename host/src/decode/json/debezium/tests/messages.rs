@@ -45,8 +45,8 @@ fn what_tells_no_row_is_nothing_or_says_so() {
     expect![[r#"
         7: is a change of the database's schema, and of no row: those have a topic for each table
         8: is a change of the database's schema, and of no row: those have a topic for each table
-        9: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"`)
-        10: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"`)
+        9: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"` with `upsert`)
+        10: expected a change as Debezium tells it, found a record without `op` (rows that `ExtractNewRecordState` has unpacked are read by `format = "json"` with `upsert`)
         11: is a CloudEvent: have the connector write its changes by `JsonConverter`
         12: byte 0: expected a record, found `nul`
         13: byte 5: expected the end of the row, found `null`
