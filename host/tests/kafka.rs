@@ -1441,10 +1441,10 @@ fn rows_that_cannot_be_sent_are_refused() -> Outcome {
         let letters = std::fs::read_to_string(path).expect("dead letters");
         let letters = letters.lines().map(|line| {
             let letter: Value = serde_json::from_str(line).expect("JSON");
-            let row: Value = serde_json::from_str(letter["row"].as_str().expect("a row")).unwrap();
-            let [node, kind, error] = ["node", "kind", "error"].map(|it| letter[it].as_str());
-            let error = error.unwrap_or_default();
-            format!("{} {} {}: {error}", node.unwrap(), row["id"], kind.unwrap())
+            let text = |key: &str| letter[key].as_str().unwrap_or_default();
+            let row: Value = serde_json::from_str(text("row")).expect("a row");
+            let (node, kind, error) = (text("node"), text("kind"), text("error"));
+            format!("{node} {} {kind}: {error}", row["id"])
         });
         let mut letters = Vec::from_iter(letters);
         letters.sort();
