@@ -90,12 +90,12 @@ impl ProtoFile {
     /// Reads what `protoc --descriptor_set_out` has written. The file is the last one: those
     /// that it imports come before it.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let set = FileDescriptorSet::decode(bytes);
+        let set = set.map_err(|_| "it is no descriptor set".to_owned())?;
+        set.file.iter().try_for_each(check_syntax)?;
         let pool = checked(|| {
-            let damaged =
-                |error: &dyn fmt::Debug| format!("it is no descriptor set: {}", told(error));
-            let set = FileDescriptorSet::decode(bytes).map_err(|error| damaged(&error))?;
-            set.file.iter().try_for_each(check_syntax)?;
-            DescriptorPool::from_file_descriptor_set(set).map_err(|error| damaged(&error))
+            DescriptorPool::from_file_descriptor_set(set)
+                .map_err(|error| format!("its files do not fit together: {}", told(&error)))
         })?;
         let file = pool.files().last();
         let file = file.ok_or("it is a descriptor set without a file")?;

@@ -1031,7 +1031,7 @@ fn mistakes_of_protobuf_are_found_before_anything_runs() -> Outcome {
         x `schema` of source `in` cannot be read: new.proto is written in an edition: schemas in `syntax = "proto2"` and "proto3" are read, editions are not
         help: the file has a schema as `protoc` reads it, in proto2 or proto3
 
-        x `schema` of source `in` cannot be read: it is no descriptor set: failed to decode file descriptor set
+        x `schema` of source `in` cannot be read: it is no descriptor set
         help: a file whose name does not end with `.proto` is what `protoc --include_imports --descriptor_set_out=FILE` writes
 
         x `schema` of source `in`: it has several messages, and `message` says not which: shop.Order, shop.Refund

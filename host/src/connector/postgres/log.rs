@@ -202,6 +202,8 @@ impl LogReader {
 
     /// Looks whether the slot is there, and the publication is what it was when reading began.
     async fn look(&mut self, client: &Client, kept: &Kept, table: u32) -> Result<(), Failure> {
+        let read = self.place.end.unwrap_or(0);
+        kept.check(client, read).await?;
         let look = kept.look(client, table).await?;
         if self.place.published.is_none() {
             // A checkpoint of an earlier version has nothing of it.
@@ -211,8 +213,6 @@ impl LogReader {
         if look.published.is_none() || look.published != self.place.published {
             return Err(kept.altered(client).await);
         }
-        let read = self.place.end.unwrap_or(0);
-        kept.check(client, read).await?;
         self.complete.looked(read, look.ended, look.next);
         Ok(())
     }
