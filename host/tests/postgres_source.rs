@@ -893,17 +893,37 @@ fn what_the_log_has_let_go_of_is_refused_before_anything_is_changed() -> Outcome
     );
     let source = "table = \"earlier\"\nlog = {}\nfields = { id = \"int64\" }";
     let case = Case::reading(server, "earlier", source, &shown());
-    let text = case.read("pipeline.toml").replace("50ms", "1h");
-    std::fs::write(case.pipeline(), text).expect("it is writable");
+    let to_the_end = case.read("pipeline.toml");
+    let write = |text: &str| std::fs::write(case.pipeline(), text).expect("it is writable");
+    write(&to_the_end.replace("50ms", "1h"));
     case.succeed();
+    let at = server.sql("SELECT pg_current_wal_lsn()");
     server.sql("INSERT INTO earlier VALUES (2)");
-    let read = case.succeed();
+    write(
+        &to_the_end
+            .replace("until = \"end\"\n", "")
+            .replace("\"50ms\"", "\"50ms\"\nkeep = 1000"),
+    );
+    let running = case.start();
+    case.lines(2);
+    let has_let_go = format!(
+        "SELECT confirmed_flush_lsn > '{at}' FROM pg_replication_slots WHERE slot_name = \
+         'sluicebox_earlier_earlier'"
+    );
+    let until = Instant::now() + Duration::from_secs(30);
+    while server.sql(&has_let_go) != "t" {
+        assert!(Instant::now() < until, "{}", case.read("log"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(running);
+    let read = case.read("out.jsonl.part");
     let (is_good, said) = case.command(&["run", "--quiet", "--from", "2"]);
     assert!(
         !is_good && said.contains("the slot `sluicebox_earlier_earlier` was moved on"),
         "{said}"
     );
-    assert_eq!(case.read("out.jsonl"), read);
+    assert_eq!(case.read("out.jsonl.part"), read);
+    write(&to_the_end);
     assert_eq!(case.succeed(), read, "it goes on as before");
     Ok(())
 }
