@@ -7,6 +7,7 @@ use futures_util::SinkExt;
 use tokio_postgres::{Client, ToStatement};
 
 use super::Failure;
+use super::session::Answered;
 use crate::blame::Blame;
 
 /// How rows get to the table.
@@ -46,9 +47,10 @@ pub async fn copy(
     client: &Client,
     statements: &Statements,
     rows: Vec<u8>,
+    answered: &Answered,
 ) -> Result<Vec<Refused>, Failure> {
     match &statements.apart {
-        Some(apart) => copy_apart(client, statements, apart, &rows).await,
+        Some(apart) => copy_apart(client, statements, apart, &rows, answered).await,
         None => {
             write(client, statements, &*statements.copy, rows).await?;
             Ok(Vec::new())
@@ -82,6 +84,7 @@ async fn copy_apart(
     statements: &Statements,
     apart: &Apart,
     rows: &[u8],
+    answered: &Answered,
 ) -> Result<Vec<Refused>, Failure> {
     let ends = Vec::from_iter(memchr::memchr_iter(b'\n', rows).map(|end| end + 1));
     let lines = |range: &Range<usize>| {
@@ -96,7 +99,9 @@ async fn copy_apart(
     let mut refused = Vec::new();
     let mut tries = Tries::of(ends.len());
     while let Some(range) = tries.next() {
-        match write(client, statements, &copy, lines(&range)).await {
+        let written = write(client, statements, &copy, lines(&range)).await;
+        answered.note();
+        match written {
             Ok(()) => {
                 tries.went_well(&range);
                 if tries.next().is_some() {

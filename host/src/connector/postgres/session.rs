@@ -25,7 +25,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const SLOW: Duration = Duration::from_secs(30);
 
 /// How long an answer is waited for once the run is asked to stop: the last checkpoint's
-/// rows still need some.
+/// rows still need some. Of several, each.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// How often a waiting thread looks whether the run is to stop.
@@ -70,6 +70,8 @@ pub struct Session {
     /// Held by those whose statements belong together: a savepoint of one sink must not have
     /// rows of another behind it.
     series: Arc<tokio::sync::Mutex<()>>,
+    /// Of all series: those that wait for their turn wait for others' answers.
+    answered: Answered,
 }
 
 /// What moves a connection's messages. Dropping it ends the connection.
@@ -95,7 +97,27 @@ pub async fn connect(connection: &PostgresConnection) -> Result<(Client, Driver)
 pub struct Answer<T> {
     who: String,
     receiver: Receiver<Result<T, Failure>>,
+    answered: Answered,
     stop: Stop,
+}
+
+/// When the server has answered last, while several things are done for one answer.
+#[derive(Clone)]
+pub struct Answered(Arc<Mutex<Instant>>);
+
+impl Answered {
+    fn new() -> Self {
+        Answered(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn elapsed(&self) -> Duration {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.elapsed()
+    }
 }
 
 impl Session {
@@ -106,7 +128,7 @@ impl Session {
     ) -> Result<Session, Failure> {
         let connection = connection.clone();
         let connecting = async move { connect(&connection).await };
-        let (client, driver) = start(who, stop, connecting)?.wait()?;
+        let (client, driver) = start(who, stop, Answered::new(), connecting)?.wait()?;
         Ok(Session {
             who: who.to_owned(),
             client: Arc::new(client),
@@ -114,6 +136,7 @@ impl Session {
             _driver: driver,
             first: Arc::default(),
             series: Arc::default(),
+            answered: Answered::new(),
         })
     }
 
@@ -124,7 +147,7 @@ impl Session {
         W: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let (work, first) = (work(self.client.clone()), self.first.clone());
-        start(&self.who, &self.stop, async move {
+        start(&self.who, &self.stop, Answered::new(), async move {
             work.await.map_err(|error| first_of(&first, error.into()))
         })
     }
@@ -132,15 +155,17 @@ impl Session {
     /// Has the server do several things, between which it does nothing else.
     pub fn start_series<T, W>(
         &self,
-        work: impl FnOnce(Arc<Client>) -> W,
+        work: impl FnOnce(Arc<Client>, Answered) -> W,
     ) -> Result<Answer<T>, Failure>
     where
         T: Send + 'static,
         W: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let (work, first) = (work(self.client.clone()), self.first.clone());
-        let series = self.series.clone();
-        start(&self.who, &self.stop, async move {
+        let answered = self.answered.clone();
+        let work = work(self.client.clone(), answered.clone());
+        let (first, series) = (self.first.clone(), self.series.clone());
+        answered.note();
+        start(&self.who, &self.stop, answered, async move {
             let _turn = series.lock().await;
             work.await.map_err(|failure| first_of(&first, failure))
         })
@@ -179,7 +204,6 @@ impl<T> Answer<T> {
     /// the run is asked to stop, not for ever.
     pub fn wait(self) -> Result<T, Failure> {
         blocking(|| {
-            let began = Instant::now();
             let mut stopped: Option<Instant> = None;
             let mut has_warned = false;
             loop {
@@ -188,14 +212,16 @@ impl<T> Answer<T> {
                     Err(RecvTimeoutError::Disconnected) => return Err(gone()),
                     Err(RecvTimeoutError::Timeout) => {}
                 }
+                let silence = self.answered.elapsed();
                 if self.stop.asked()
                     && stopped.get_or_insert_with(Instant::now).elapsed() > STOP_MAX
+                    && silence > STOP_MAX
                 {
                     let seconds = STOP_MAX.as_secs();
                     let cause = format!("the server has not answered for {seconds} s");
                     return Err(Failure::new(cause, Fault::OUTSIDE));
                 }
-                if began.elapsed() > SLOW && !std::mem::replace(&mut has_warned, true) {
+                if silence > SLOW && !std::mem::replace(&mut has_warned, true) {
                     tracing::warn!(
                         "{}: PostgreSQL has not answered for {} s; another transaction may have \
                          locked the table (pg_stat_activity tells)",
@@ -215,6 +241,7 @@ fn gone() -> Failure {
 fn start<T: Send + 'static>(
     who: &str,
     stop: &Stop,
+    answered: Answered,
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<Answer<T>, Failure> {
     let network = network::runtime().map_err(|error| Failure::new(error, Fault::OUTSIDE))?;
@@ -226,6 +253,7 @@ fn start<T: Send + 'static>(
     Ok(Answer {
         who: who.to_owned(),
         receiver,
+        answered,
         stop: stop.clone(),
     })
 }

@@ -454,9 +454,9 @@ impl PostgresWriter {
         self.row_count = 0;
         self.under_way = std::mem::take(&mut self.unsent);
         let statements = self.statements.clone();
-        let sent = self
-            .session
-            .start_series(|client| async move { copy(&client, &statements, rows).await });
+        let sent = self.session.start_series(|client, answered| async move {
+            copy(&client, &statements, rows, &answered).await
+        });
         self.sent = Some(sent.map_err(|failure| self.failed(failure))?);
         self.look_at_ms = self.clock.now_ms().saturating_add(LOOK_AFTER_MS);
         Ok(())
