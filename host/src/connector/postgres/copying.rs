@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::ops::Range;
 
 use futures_util::SinkExt;
-use tokio_postgres::{Client, ToStatement};
+use tokio_postgres::{Client, Statement, ToStatement};
 
 use super::Failure;
 use super::session::Answered;
@@ -21,13 +21,16 @@ pub struct Statements {
     pub apart: Option<Apart>,
 }
 
-/// What keeps rows that the server refuses apart from others, around the statements above.
+/// What keeps rows that the server refuses apart from others, instead of the statements around
+/// the `COPY`.
 pub struct Apart {
     /// Before the first.
     pub begin: String,
-    /// Empties the table that rows go to first: what was undone is still in its file, and
-    /// would be read again each time.
-    pub empty: Option<String>,
+    /// Write rows that were copied to a table of the connection: those with the numbers from
+    /// `$1` on and before `$2`. None where they were copied to the table itself.
+    pub write: Vec<String>,
+    /// Behind the last.
+    pub end: Option<String>,
     /// Whether the rows have a transaction of their own.
     pub commits: bool,
 }
@@ -52,33 +55,38 @@ pub async fn copy(
     match &statements.apart {
         Some(apart) => copy_apart(client, statements, apart, &rows, answered).await,
         None => {
-            write(client, statements, &*statements.copy, rows).await?;
+            write(client, statements, rows).await?;
             Ok(Vec::new())
         }
     }
 }
 
-async fn write<T: ?Sized + ToStatement>(
-    client: &Client,
-    statements: &Statements,
-    copy: &T,
-    rows: Vec<u8>,
-) -> Result<(), Failure> {
+async fn write(client: &Client, statements: &Statements, rows: Vec<u8>) -> Result<(), Failure> {
     if let Some(before) = &statements.before {
         client.batch_execute(before).await?;
     }
-    let copying = client.copy_in(copy).await?;
-    let mut copying = std::pin::pin!(copying);
-    copying.send(Cursor::new(rows)).await?;
-    copying.finish().await?;
+    copy_in(client, &*statements.copy, rows).await?;
     if let Some(after) = &statements.after {
         client.batch_execute(after).await?;
     }
     Ok(())
 }
 
-/// Behind a savepoint, to which the transaction goes back if rows are refused. Fewer are tried
-/// then, until one is known to be bad: the server does not always tell which one it is.
+async fn copy_in<T: ?Sized + ToStatement>(
+    client: &Client,
+    copy: &T,
+    rows: Vec<u8>,
+) -> Result<(), Failure> {
+    let copying = client.copy_in(copy).await?;
+    let mut copying = std::pin::pin!(copying);
+    copying.send(Cursor::new(rows)).await?;
+    copying.finish().await?;
+    Ok(())
+}
+
+/// Behind a savepoint, to which the transaction goes back if rows are refused. Rows of a table
+/// of the connection are there before they are written to the other one, so that only that is
+/// done again.
 async fn copy_apart(
     client: &Client,
     statements: &Statements,
@@ -87,40 +95,28 @@ async fn copy_apart(
     answered: &Answered,
 ) -> Result<Vec<Refused>, Failure> {
     let ends = Vec::from_iter(memchr::memchr_iter(b'\n', rows).map(|end| end + 1));
-    let lines = |range: &Range<usize>| {
-        let start = match range.start {
-            0 => 0,
-            first => ends[first - 1],
-        };
-        rows[start..ends[range.end - 1]].to_vec()
-    };
     client.batch_execute(&apart.begin).await?;
+    let mut series = Series {
+        client,
+        rows,
+        ends,
+        answered,
+        refused: Vec::new(),
+    };
     let copy = client.prepare(&statements.copy).await?;
-    let mut refused = Vec::new();
-    let mut tries = Tries::of(ends.len());
-    while let Some(range) = tries.next() {
-        let written = write(client, statements, &copy, lines(&range)).await;
-        answered.note();
-        match written {
-            Ok(()) => {
-                tries.went_well(&range);
-                if tries.next().is_some() {
-                    client.batch_execute(SAVE_AGAIN).await?;
-                }
-            }
-            Err(failure) if failure.fault.blame != Blame::Row => return Err(failure),
-            Err(failure) => {
-                client.batch_execute(UNDO).await?;
-                match (tries.failed(&range), &apart.empty) {
-                    (Some(row), _) => refused.push((row, failure.cause)),
-                    (None, Some(empty)) => {
-                        client.batch_execute(empty).await?;
-                        client.batch_execute(SAVE_AGAIN).await?;
-                    }
-                    (None, None) => {}
-                }
-            }
+    series.try_all(&Step::Copy(copy)).await?;
+    if !apart.write.is_empty() {
+        client.batch_execute(SAVE_AGAIN).await?;
+        let mut write = Vec::new();
+        for statement in &apart.write {
+            write.push(client.prepare(statement).await?);
         }
+        series.try_all(&Step::Write(write)).await?;
+    }
+    let mut refused = series.refused;
+    refused.sort_by_key(|(row, _)| *row);
+    if let Some(end) = &apart.end {
+        client.batch_execute(end).await?;
     }
     client.batch_execute(RELEASE).await?;
     if apart.commits {
@@ -128,6 +124,71 @@ async fn copy_apart(
         committed.map_err(|error| Failure::from(error).at_commit())?;
     }
     Ok(refused)
+}
+
+/// What is done with rows.
+enum Step {
+    Copy(Statement),
+    Write(Vec<Statement>),
+}
+
+/// Rows that are written without those that the server refuses.
+struct Series<'s> {
+    client: &'s Client,
+    rows: &'s [u8],
+    /// Where each ends.
+    ends: Vec<usize>,
+    answered: &'s Answered,
+    refused: Vec<Refused>,
+}
+
+impl Series<'_> {
+    /// Does it with all rows. Where some are refused, fewer are tried, until one is known to
+    /// be bad: the server does not always tell which one it is.
+    async fn try_all(&mut self, step: &Step) -> Result<(), Failure> {
+        let mut tries = Tries::of(self.ends.len());
+        while let Some(range) = tries.next() {
+            let tried = self.try_some(step, &range).await;
+            self.answered.note();
+            match tried {
+                Ok(()) => {
+                    tries.went_well(&range);
+                    if tries.next().is_some() {
+                        self.client.batch_execute(SAVE_AGAIN).await?;
+                    }
+                }
+                Err(failure) if failure.fault.blame != Blame::Row => return Err(failure),
+                Err(failure) => {
+                    self.client.batch_execute(UNDO).await?;
+                    if let Some(row) = tries.failed(&range) {
+                        self.refused.push((row, failure.cause));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_some(&self, step: &Step, range: &Range<usize>) -> Result<(), Failure> {
+        match step {
+            Step::Copy(copy) => copy_in(self.client, copy, self.lines(range)).await,
+            Step::Write(statements) => {
+                let (start, end) = (range.start as i64, range.end as i64);
+                for statement in statements {
+                    self.client.execute(statement, &[&start, &end]).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn lines(&self, range: &Range<usize>) -> Vec<u8> {
+        let start = match range.start {
+            0 => 0,
+            first => self.ends[first - 1],
+        };
+        self.rows[start..self.ends[range.end - 1]].to_vec()
+    }
 }
 
 /// Which rows are tried next: half as many after a failure, twice as many after a success.

@@ -600,12 +600,13 @@ impl PostgresSink {
         let columns: Vec<String> = self.targets.iter().map(|it| quoted(&it.column)).collect();
         let all = columns.join(", ");
         let goes_on = self.on_error != OnError::Fail;
-        let apart = |before: &str, empty: Option<&String>| Apart {
+        let apart = |before: &str, write: Vec<String>, end: Option<String>| Apart {
             begin: match is_transactional {
                 true => format!("{before}{SAVE}"),
                 false => format!("BEGIN; {before}{SAVE}"),
             },
-            empty: empty.cloned(),
+            write,
+            end,
             commits: !is_transactional,
         };
         if self.key.is_empty() {
@@ -613,7 +614,7 @@ impl PostgresSink {
                 before: None,
                 copy: format!("COPY {table} ({all}) FROM STDIN"),
                 after: None,
-                apart: goes_on.then(|| apart("", None)),
+                apart: goes_on.then(|| apart("", Vec::new(), None)),
             };
         }
         // Rows go to a table of the connection first, with the target's types. Of several
@@ -628,8 +629,6 @@ impl PostgresSink {
         );
         let key: Vec<String> = self.key.iter().map(|column| quoted(column)).collect();
         let key = key.join(", ");
-        let last =
-            format!("(SELECT DISTINCT ON ({key}) * FROM {own} ORDER BY {key}, {row} DESC) AS came");
         let others = columns.iter().filter(|column| {
             let is_key = |key: &String| quoted(key) == **column;
             !self.key.iter().any(is_key)
@@ -641,40 +640,49 @@ impl PostgresSink {
             true => "NOTHING".to_owned(),
             false => format!("UPDATE SET {}", others.join(", ")),
         };
-        let mut after = String::new();
-        if self.deletes {
+        // Of rows for which this holds.
+        let write = |which: &str| {
+            let last = format!(
+                "(SELECT DISTINCT ON ({key}) * FROM {own}{which} ORDER BY {key}, {row} DESC) AS came"
+            );
             let same = self.key.iter().map(|column| {
                 let column = quoted(column);
                 format!("target.{column} = came.{column}")
             });
             let same = Vec::from_iter(same).join(" AND ");
-            after.push_str(&format!(
-                "DELETE FROM {table} AS target USING {last} WHERE came.{gone} AND {same}; "
-            ));
-        }
-        after.push_str(&format!(
-            "INSERT INTO {table} ({all}) SELECT {all} FROM {last} WHERE NOT came.{gone} \
-             ORDER BY {key} ON CONFLICT ({key}) DO {replace}; "
-        ));
+            let delete =
+                format!("DELETE FROM {table} AS target USING {last} WHERE came.{gone} AND {same}");
+            let insert = format!(
+                "INSERT INTO {table} ({all}) SELECT {all} FROM {last} WHERE NOT came.{gone} \
+                 ORDER BY {key} ON CONFLICT ({key}) DO {replace}"
+            );
+            let delete = self.deletes.then_some(delete);
+            Vec::from_iter(delete.into_iter().chain([insert]))
+        };
         let copy = format!("COPY {own} FROM STDIN");
         let emptied = format!("TRUNCATE {own}");
+        let all_rows = write("").join("; ");
         match (goes_on, is_transactional) {
             (true, _) => Statements {
                 before: None,
                 copy,
-                after: Some(format!("{after}{emptied}")),
-                apart: Some(apart(&format!("{made}; "), Some(&emptied))),
+                after: None,
+                apart: Some(apart(
+                    &format!("{made}; "),
+                    write(&format!(" WHERE {row} >= $1 AND {row} < $2")),
+                    Some(emptied),
+                )),
             },
             (false, true) => Statements {
                 before: Some(made),
                 copy,
-                after: Some(format!("{after}{emptied}")),
+                after: Some(format!("{all_rows}; {emptied}")),
                 apart: None,
             },
             (false, false) => Statements {
                 before: Some(format!("BEGIN; {made}")),
                 copy,
-                after: Some(format!("{after}COMMIT")),
+                after: Some(format!("{all_rows}; COMMIT")),
                 apart: None,
             },
         }
