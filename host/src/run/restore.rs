@@ -281,6 +281,7 @@ pub async fn restore(
         Some(manifest) => {
             if from.is_none() {
                 check_name(pipeline.name(), manifest)?;
+                warn_of_other_systems(durable, manifest);
             }
             if if_needed {
                 dropped.keep_what_fits(manifest, &revision.description);
@@ -557,6 +558,22 @@ fn forgotten_by_sinks(
          (`--from {before}` if those of the last interval may come twice); or start anew with \
          `--fresh`, which writes all rows again"
     ))
+}
+
+/// Says that rows before a checkpoint are elsewhere, if all systems are others that it was
+/// committed to.
+fn warn_of_other_systems(durable: &Durable, manifest: &Manifest) {
+    let mut then = manifest.participants.iter();
+    let is_known = then.any(|name| durable.participants.has(name));
+    if is_known || manifest.participants.is_empty() || durable.participants.is_empty() {
+        return;
+    }
+    tracing::warn!(
+        "checkpoint {} was committed to {}, and now rows go to {}: those before it are not there",
+        manifest.id,
+        manifest.participants.join(", "),
+        durable.participants.names().join(", ")
+    );
 }
 
 /// The checkpoints that a run may go on from, the newest first.
