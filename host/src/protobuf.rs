@@ -365,7 +365,7 @@ fn source(name: &str, text: &str) -> Result<File, String> {
             rest.is_some_and(|rest| rest.trim_start().starts_with('='))
         };
         match text.lines().any(is_edition) {
-            true => format!("{name} is written in an edition: {ONLY_SYNTAXES}"),
+            true => in_edition(name),
             false => told(&error),
         }
     })
@@ -373,26 +373,23 @@ fn source(name: &str, text: &str) -> Result<File, String> {
 
 fn check_syntax(file: &FileDescriptorProto) -> Result<(), String> {
     match file.syntax() {
-        "editions" => Err(format!(
-            "{} is written in an edition: {ONLY_SYNTAXES}",
-            file.name()
-        )),
+        "editions" => Err(in_edition(file.name())),
         _ => Ok(()),
     }
 }
 
-const ONLY_SYNTAXES: &str =
-    "schemas in `syntax = \"proto2\"` and \"proto3\" are read, editions are not";
+fn in_edition(name: &str) -> String {
+    format!(
+        "{name} is written in an edition: schemas in `syntax = \"proto2\"` and \"proto3\" are read, \
+         editions are not"
+    )
+}
 
 /// What the library says, with the place, in one line.
 fn told(error: &dyn fmt::Debug) -> String {
     let text = format!("{error:?}");
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let text = lines.collect::<Vec<_>>().join("; ");
-    match text.contains("unknown syntax 'editions'") {
-        true => format!("it is written in an edition: {ONLY_SYNTAXES}"),
-        false => text,
-    }
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Whether brackets are within one another more than so deep, outside of texts and comments:

@@ -411,10 +411,7 @@ async fn bad_rows_are_dead_letters_with_their_place() -> Outcome {
 async fn a_dead_letter_has_all_of_its_message() -> Outcome {
     let broker = broker()?;
     let topic = topic(broker, "envelopes", 1);
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .create()
-        .expect("a producer");
+    let producer = broker.producer();
     let headers = || {
         [("trace", "1"), ("trace", "2"), ("once", "x")]
             .into_iter()
@@ -478,10 +475,7 @@ async fn a_dead_letter_has_all_of_its_message() -> Outcome {
 
 /// Changes of two rows, as Debezium tells them, with the tombstones behind deletions.
 fn write_changes(broker: &Broker, topic: &str) {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .create()
-        .expect("a producer");
+    let producer = broker.producer();
     let change = |op: &str, ms: i64, before: Value, after: Value| {
         let source = json!({"ts_ms": ms});
         Some(json!({"op": op, "before": before, "after": after, "source": source}).to_string())
@@ -540,11 +534,7 @@ fn changes_of_tables_are_read() -> Outcome {
             address = broker.address
         );
         run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
-        let shown: String = broker
-            .read(&to, true)
-            .iter()
-            .map(|record| format!("{:?} {}\n", record.key, record.payload))
-            .collect();
+        let shown = broker.shown(&to);
         let letters = folder.path().join(format!("{name}.dead.jsonl"));
         let letters = std::fs::read_to_string(letters).unwrap_or_default();
         let letters = letters.lines().map(|line| {
@@ -699,10 +689,7 @@ fn a_table_by_keys_is_the_same_however_it_is_read() -> Outcome {
     let broker = broker()?;
     let partitions = 3;
     let from = topic(broker, "latest", partitions);
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .create()
-        .expect("a producer");
+    let producer = broker.producer();
     let mut random = fastrand::Rng::with_seed(7);
     let began_ms = SystemClock.now_ms() - 3_600_000;
     // Of each key, what it has from when on.
@@ -778,10 +765,7 @@ fn a_table_by_keys_is_the_same_however_it_is_read() -> Outcome {
 fn messages_that_are_no_rows_of_a_table_say_why() -> Outcome {
     let broker = broker()?;
     let topic = topic(broker, "no-table", 1);
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .create()
-        .expect("a producer");
+    let producer = broker.producer();
     let now_ms = SystemClock.now_ms();
     let send = |key: Option<&[u8]>, payload: Option<&str>, sent_ms: i64| {
         let mut message = BaseRecord::<[u8], str>::to(&topic).timestamp(sent_ms);
@@ -823,10 +807,7 @@ fn messages_that_are_no_rows_of_a_table_say_why() -> Outcome {
     );
     broker.create_topic(&format!("{topic}-out"), 1);
     run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
-    let rows = broker.read(&format!("{topic}-out"), true);
-    let rows = rows
-        .iter()
-        .map(|it| format!("{:?} {}\n", it.key, it.payload));
+    let rows = broker.shown(&format!("{topic}-out"));
     let letters = std::fs::read_to_string(folder.path().join("letters.jsonl"));
     let letters = letters.expect("there are some");
     let letters = letters.lines().map(|line| {
@@ -847,7 +828,7 @@ fn messages_that_are_no_rows_of_a_table_say_why() -> Outcome {
         Some(4) None Some("{\"n\":1}"): the message's key, as text: byte 0: expected UTF-8 text, found other bytes
         Some(5) Some("1") Some("{\"n\":\"1\"}"): field `n`: expected int64, found "1"
         Some(6) Some("1") None: expected an event time at most 10 m
-    "#]].assert_eq(&rows.chain(letters).collect::<String>());
+    "#]].assert_eq(&(rows + &letters.collect::<String>()));
     Ok(())
 }
 
@@ -1340,11 +1321,7 @@ fn results_that_are_gone_delete_their_keys() -> Outcome {
         address = broker.address
     );
     run(plan_of(&text, Path::new("."))).unwrap_or_else(|error| panic!("{error}"));
-    let shown: String = broker
-        .read(&to, true)
-        .iter()
-        .map(|record| format!("{:?} {}\n", record.key, record.payload))
-        .collect();
+    let shown = broker.shown(&to);
     expect![[r#"
         Some("1") {"id":1,"rows":1}
         Some("2") {"id":2,"rows":1}
@@ -1512,11 +1489,7 @@ fn a_result_whose_next_one_is_refused_is_gone() -> Outcome {
         address = broker.address
     );
     run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
-    let shown: String = broker
-        .read(&to, true)
-        .iter()
-        .map(|record| format!("{:?} {}\n", record.key, record.payload))
-        .collect();
+    let shown = broker.shown(&to);
     expect![[r#"
         Some("1") {"id":1,"name":"a"}
         Some("2") {"id":2,"name":"b"}

@@ -591,6 +591,17 @@ fn in_memory() -> TempDir {
     folder.expect("a temporary folder")
 }
 
+/// Checkpoints at the end alone, with so much memory for states.
+fn in_memory_of(memory_bytes_max: usize) -> StatePlan {
+    StatePlan {
+        backend: StateBackend::Memory,
+        memory_bytes_max,
+        interval_ms: 3_600_000,
+        keep: 2,
+        delivery: Delivery::ExactlyOnce,
+    }
+}
+
 /// What outlives the kills of a pipeline.
 struct Outside {
     scratch: TempDir,
@@ -623,14 +634,8 @@ impl Outside {
         plan.parallelism = [1, 2, 3, 4][random.usize(0..4)];
         plan.batch_rows = [2, 5, 17, 256][random.usize(0..4)];
         plan.dead_letters = Some(self.dead_letters());
-        plan.state = Some(StatePlan {
-            backend: StateBackend::Memory,
-            // Memory for all states, for none, for some.
-            memory_bytes_max: [usize::MAX, 0, 1_500][random.usize(0..3)],
-            interval_ms: 3_600_000,
-            keep: 2,
-            delivery: Delivery::ExactlyOnce,
-        });
+        // Memory for all states, for none, for some.
+        plan.state = Some(in_memory_of([usize::MAX, 0, 1_500][random.usize(0..3)]));
         to_topic(&mut plan, "out", &self.topic);
         let durable = Durable::new(self.storage.clone()).committing(self.transaction.clone());
         Job::new(plan, Arc::new(ManualClock::default())).keeping(durable)
@@ -1184,13 +1189,7 @@ fn checkpoints_outlive_servers_that_do_not_know_them() {
     let mut simulation = Simulation::new(7);
     let mut run = |participant: &str| {
         let mut plan = plan_of(&text_of(&PIPELINES[3], &FILE), folder.path());
-        plan.state = Some(StatePlan {
-            backend: StateBackend::Memory,
-            memory_bytes_max: usize::MAX,
-            interval_ms: 3_600_000,
-            keep: 2,
-            delivery: Delivery::ExactlyOnce,
-        });
+        plan.state = Some(in_memory_of(usize::MAX));
         let topic = Arc::new(MemoryTopic::default());
         to_topic(&mut plan, "out", &topic);
         let server = MemoryTransaction::new(vec![topic.clone()]).named(participant);
@@ -1238,13 +1237,7 @@ fn run_with_two(second: &str, lost: &[Lost]) -> (Vec<Value>, Vec<Value>, Ended) 
     let mut failures = 0;
     let ended = loop {
         let mut plan = plan_of(&text, folder.path());
-        plan.state = Some(StatePlan {
-            backend: StateBackend::Memory,
-            memory_bytes_max: usize::MAX,
-            interval_ms: 3_600_000,
-            keep: 2,
-            delivery: Delivery::ExactlyOnce,
-        });
+        plan.state = Some(in_memory_of(usize::MAX));
         for (sink, topic) in &topics {
             to_topic(&mut plan, sink, topic);
         }

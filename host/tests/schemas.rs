@@ -31,8 +31,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use expect_test::expect;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::Value;
 use sluicebox::avro::{write_bytes, write_long};
 use sluicebox::config::Config;
@@ -71,10 +70,7 @@ fn topic(broker: &Broker, name: &str) -> String {
 }
 
 fn write(broker: &Broker, topic: &str, rows: &[Vec<u8>]) {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .create()
-        .expect("a producer");
+    let producer = broker.producer();
     for row in rows {
         let message = BaseRecord::<[u8], [u8]>::to(topic).payload(row);
         let sent = producer.send(message).map_err(|(error, _)| error);
@@ -331,10 +327,7 @@ fn keys_of_a_registry_are_those_of_a_table() -> Outcome {
         (framed(9_999, "04"), None),
         (two, Some(framed(9_998, "00"))),
     ];
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.address)
-        .create()
-        .expect("a producer");
+    let producer = broker.producer();
     for (key, payload) in &messages {
         let mut message = BaseRecord::<[u8], [u8]>::to(&from).key(key);
         message.payload = payload.as_deref();
@@ -369,16 +362,13 @@ fn keys_of_a_registry_are_those_of_a_table() -> Outcome {
         registry = registry.address()
     );
     run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
-    let rows = broker.read(&to, true);
-    let rows = rows
-        .iter()
-        .map(|it| format!("{:?} {}\n", it.key, it.payload));
+    let rows = broker.shown(&to);
     let letters = fs::read_to_string(folder.path().join("letters.jsonl")).unwrap_or_default();
     let letters = letters.lines().map(|line| {
         let letter: Value = serde_json::from_str(line).expect("JSON");
         format!("{}: {}\n", letter["offset"], letter["error"])
     });
-    let read = rows.chain(letters).collect::<String>();
+    let read = rows + &letters.collect::<String>();
     expect![[r#"
         Some("1") {"id":1,"name":"one"}
         Some("2") {"id":2,"name":"two"}

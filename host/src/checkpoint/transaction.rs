@@ -111,6 +111,11 @@ impl Participants {
             .any(|participant| participant.name() == name)
     }
 
+    /// Whether one of those with these names takes part.
+    pub fn have_some(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.has(name))
+    }
+
     pub fn names(&self) -> Vec<String> {
         let names = self.all.iter().map(|participant| participant.name());
         names.map(str::to_owned).collect()

@@ -563,16 +563,15 @@ fn forgotten_by_sinks(
 /// Says that rows before a checkpoint are elsewhere, if all systems are others that it was
 /// committed to.
 fn warn_of_other_systems(durable: &Durable, manifest: &Manifest) {
-    let mut then = manifest.participants.iter();
-    let is_known = then.any(|name| durable.participants.has(name));
-    if is_known || manifest.participants.is_empty() || durable.participants.is_empty() {
+    let (then, now) = (&manifest.participants, &durable.participants);
+    if then.is_empty() || now.is_empty() || now.have_some(then) {
         return;
     }
     tracing::warn!(
         "checkpoint {} was committed to {}, and now rows go to {}: those before it are not there",
         manifest.id,
-        manifest.participants.join(", "),
-        durable.participants.names().join(", ")
+        then.join(", "),
+        now.names().join(", ")
     );
 }
 
@@ -589,8 +588,7 @@ fn candidates<'a>(
 /// Whether the sinks' systems have been told of a checkpoint. They know nothing of those that
 /// were committed to others, before the pipeline got other sinks.
 fn is_committed_by(known: &CheckpointInfo, durable: &Durable) -> bool {
-    let mut participants = known.participants.iter();
-    participants.any(|name| durable.participants.has(name))
+    durable.participants.have_some(&known.participants)
 }
 
 /// Whether there is the checkpoint that was committed, or one after it.

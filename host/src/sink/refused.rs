@@ -68,6 +68,11 @@ impl Refusals {
         self.on_error != OnError::Fail
     }
 
+    /// Goes on without a row, or returns the cause of the sink's failure.
+    pub fn refuse_row(&mut self, batch: &Batch, row: usize, why: &str) -> Result<(), String> {
+        self.refuse(std::iter::once((batch, row)), why)
+    }
+
     /// Goes on without rows, or returns the cause of the sink's failure.
     pub fn refuse<'b>(
         &mut self,

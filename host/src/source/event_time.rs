@@ -47,20 +47,10 @@ impl Ahead {
         if times.iter().all(|&ms| ms <= latest_ms) {
             return EventTimes::All(times);
         }
-        let (mut rows, mut good, mut bad) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, &ms) in (0..).zip(times.iter()) {
-            if ms <= latest_ms {
-                rows.push(row);
-                good.push(ms);
-            } else {
-                bad.push((row, self.too_far(ms)));
-            }
-        }
-        EventTimes::Some {
-            rows,
-            times: good.into(),
-            bad,
-        }
+        EventTimes::some(times.iter().map(|&ms| match ms <= latest_ms {
+            true => Ok(ms),
+            false => Err(self.too_far(ms)),
+        }))
     }
 
     /// The last event time that a row may have now.
@@ -111,6 +101,27 @@ pub enum EventTimes {
     },
 }
 
+impl EventTimes {
+    /// Of rows with these, or with what is wrong.
+    fn some(all: impl Iterator<Item = Result<i64, String>>) -> Self {
+        let (mut rows, mut times, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, time) in (0..).zip(all) {
+            match time {
+                Ok(ms) => {
+                    rows.push(row);
+                    times.push(ms);
+                }
+                Err(error) => bad.push((row, error)),
+            }
+        }
+        EventTimes::Some {
+            rows,
+            times: times.into(),
+            bad,
+        }
+    }
+}
+
 impl TimeReader {
     pub fn new(
         title: String,
@@ -142,24 +153,15 @@ impl TimeReader {
             self.warn_of_doubt(&values);
             return EventTimes::All(values);
         }
-        let mut rows = Vec::new();
-        let mut times = Vec::new();
-        let mut bad = Vec::new();
-        for (row, at) in (0..).zip(0..column.len()) {
-            match time_at(column, at) {
-                Some(ms) if is_valid(ms) => {
-                    rows.push(row);
-                    times.push(ms);
-                }
-                time => bad.push((row, self.what_is_wrong(time))),
-            }
+        let times = (0..column.len()).map(|at| match time_at(column, at) {
+            Some(ms) if is_valid(ms) => Ok(ms),
+            time => Err(self.what_is_wrong(time)),
+        });
+        let read = EventTimes::some(times);
+        if let EventTimes::Some { times, .. } = &read {
+            self.warn_of_doubt(times);
         }
-        self.warn_of_doubt(&times);
-        EventTimes::Some {
-            rows,
-            times: times.into(),
-            bad,
-        }
+        read
     }
 
     #[cold]

@@ -112,13 +112,17 @@ impl Broker {
         added.expect("an answer")[0].as_ref().expect("partitions");
     }
 
-    /// Writes messages to a partition, and waits until they are there.
-    pub fn write(&self, topic: &str, partition: i32, records: &[Record]) {
-        let producer: BaseProducer = ClientConfig::new()
+    pub fn producer(&self) -> BaseProducer {
+        let producer = ClientConfig::new()
             .set("bootstrap.servers", &self.address)
             .set("queue.buffering.max.messages", "1000000")
-            .create()
-            .expect("a producer");
+            .create();
+        producer.expect("a producer")
+    }
+
+    /// Writes messages to a partition, and waits until they are there.
+    pub fn write(&self, topic: &str, partition: i32, records: &[Record]) {
+        let producer = self.producer();
         for record in records {
             let mut message = BaseRecord::<str, str>::to(topic)
                 .partition(partition)
@@ -159,6 +163,13 @@ impl Broker {
     /// All messages of a topic, partition by partition.
     pub fn read(&self, topic: &str, is_committed: bool) -> Vec<Record> {
         self.messages(topic, is_committed, record)
+    }
+
+    /// Keys and payloads of the messages that are committed, a line each.
+    pub fn shown(&self, topic: &str) -> String {
+        let records = self.read(topic, true).into_iter();
+        let lines = records.map(|it| format!("{:?} {}\n", it.key, it.payload));
+        lines.collect()
     }
 
     /// When each message of a topic was sent, committed or not, in ms.

@@ -532,7 +532,7 @@ impl KafkaWriter {
     }
 
     fn refuse(&mut self, batch: &Batch, row: usize, why: &str) -> Result<(), SinkError> {
-        let refused = self.refusals.refuse(std::iter::once((batch, row)), why);
+        let refused = self.refusals.refuse_row(batch, row, why);
         refused.map_err(|cause| error_of(&self.node, &self.plan, cause, Fault::ROW))
     }
 

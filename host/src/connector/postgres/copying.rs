@@ -11,21 +11,24 @@ use super::session::Answered;
 use crate::blame::Blame;
 
 /// How rows get to the table.
-pub struct Statements {
-    /// Before each `COPY`.
-    pub before: Option<String>,
-    pub copy: String,
-    /// After it.
-    pub after: Option<String>,
-    /// Where the server may refuse some of the rows.
-    pub apart: Option<Apart>,
+pub enum Statements {
+    /// All of them or none.
+    Whole {
+        /// Before each `COPY`.
+        before: Option<String>,
+        copy: String,
+        /// After it.
+        after: Option<String>,
+    },
+    /// Where the server may refuse some.
+    Apart(Apart),
 }
 
-/// What keeps rows that the server refuses apart from others, instead of the statements around
-/// the `COPY`.
+/// What keeps rows that the server refuses apart from others.
 pub struct Apart {
     /// Before the first.
     pub begin: String,
+    pub copy: String,
     /// Write rows that were copied to a table of the connection: those with the numbers from
     /// `$1` on and before `$2`. None where they were copied to the table itself.
     pub write: Vec<String>,
@@ -52,24 +55,22 @@ pub async fn copy(
     rows: Vec<u8>,
     answered: &Answered,
 ) -> Result<Vec<Refused>, Failure> {
-    match &statements.apart {
-        Some(apart) => copy_apart(client, statements, apart, &rows, answered).await,
-        None => {
-            write(client, statements, rows).await?;
-            Ok(Vec::new())
-        }
-    }
-}
-
-async fn write(client: &Client, statements: &Statements, rows: Vec<u8>) -> Result<(), Failure> {
-    if let Some(before) = &statements.before {
+    let (before, copy, after) = match statements {
+        Statements::Apart(apart) => return copy_apart(client, apart, &rows, answered).await,
+        Statements::Whole {
+            before,
+            copy,
+            after,
+        } => (before, copy, after),
+    };
+    if let Some(before) = before {
         client.batch_execute(before).await?;
     }
-    copy_in(client, &*statements.copy, rows).await?;
-    if let Some(after) = &statements.after {
+    copy_in(client, copy.as_str(), rows).await?;
+    if let Some(after) = after {
         client.batch_execute(after).await?;
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 async fn copy_in<T: ?Sized + ToStatement>(
@@ -89,7 +90,6 @@ async fn copy_in<T: ?Sized + ToStatement>(
 /// done again.
 async fn copy_apart(
     client: &Client,
-    statements: &Statements,
     apart: &Apart,
     rows: &[u8],
     answered: &Answered,
@@ -103,7 +103,7 @@ async fn copy_apart(
         answered,
         refused: Vec::new(),
     };
-    let copy = client.prepare(&statements.copy).await?;
+    let copy = client.prepare(&apart.copy).await?;
     series.try_all(&Step::Copy(copy)).await?;
     if !apart.write.is_empty() {
         client.batch_execute(SAVE_AGAIN).await?;

@@ -439,7 +439,7 @@ impl PostgresWriter {
 
     /// A row that the table cannot take: it would fail again.
     fn refuse(&mut self, why: &str, batch: &Batch, row: usize) -> Result<(), SinkError> {
-        let refused = self.refusals.refuse(std::iter::once((batch, row)), why);
+        let refused = self.refusals.refuse_row(batch, row, why);
         refused.map_err(|cause| self.error(cause, Fault::ROW))
     }
 
@@ -600,21 +600,25 @@ impl PostgresSink {
         let columns: Vec<String> = self.targets.iter().map(|it| quoted(&it.column)).collect();
         let all = columns.join(", ");
         let goes_on = self.on_error != OnError::Fail;
-        let apart = |before: &str, write: Vec<String>, end: Option<String>| Apart {
-            begin: match is_transactional {
-                true => format!("{before}{SAVE}"),
-                false => format!("BEGIN; {before}{SAVE}"),
-            },
-            write,
-            end,
-            commits: !is_transactional,
+        let apart = |before: &str, copy: String, write: Vec<String>, end: Option<String>| {
+            let opened = if is_transactional { "" } else { "BEGIN; " };
+            Statements::Apart(Apart {
+                begin: format!("{opened}{before}{SAVE}"),
+                copy,
+                write,
+                end,
+                commits: !is_transactional,
+            })
         };
         if self.key.is_empty() {
-            return Statements {
-                before: None,
-                copy: format!("COPY {table} ({all}) FROM STDIN"),
-                after: None,
-                apart: goes_on.then(|| apart("", Vec::new(), None)),
+            let copy = format!("COPY {table} ({all}) FROM STDIN");
+            return match goes_on {
+                true => apart("", copy, Vec::new(), None),
+                false => Statements::Whole {
+                    before: None,
+                    copy,
+                    after: None,
+                },
             };
         }
         // Rows go to a table of the connection first, with the target's types. Of several
@@ -661,30 +665,18 @@ impl PostgresSink {
         };
         let copy = format!("COPY {own} FROM STDIN");
         let emptied = format!("TRUNCATE {own}");
-        let all_rows = write("").join("; ");
-        match (goes_on, is_transactional) {
-            (true, _) => Statements {
-                before: None,
-                copy,
-                after: None,
-                apart: Some(apart(
-                    &format!("{made}; "),
-                    write(&format!(" WHERE {row} >= $1 AND {row} < $2")),
-                    Some(emptied),
-                )),
-            },
-            (false, true) => Statements {
-                before: Some(made),
-                copy,
-                after: Some(format!("{all_rows}; {emptied}")),
-                apart: None,
-            },
-            (false, false) => Statements {
-                before: Some(format!("BEGIN; {made}")),
-                copy,
-                after: Some(format!("{all_rows}; COMMIT")),
-                apart: None,
-            },
+        if goes_on {
+            let write = write(&format!(" WHERE {row} >= $1 AND {row} < $2"));
+            return apart(&format!("{made}; "), copy, write, Some(emptied));
+        }
+        let (opened, end) = match is_transactional {
+            true => ("", emptied.as_str()),
+            false => ("BEGIN; ", "COMMIT"),
+        };
+        Statements::Whole {
+            before: Some(format!("{opened}{made}")),
+            copy,
+            after: Some(format!("{}; {end}", write("").join("; "))),
         }
     }
 }

@@ -412,7 +412,7 @@ impl Sink for RedisWriter {
         let (commands, refusals) = (&mut self.commands, &mut self.refusals);
         let written = layout.write(batch, commands, |row, (column, why)| {
             let why = format!("the field `{}` {why}", layout.names[column]);
-            refusals.refuse(std::iter::once((batch, row)), &why)
+            refusals.refuse_row(batch, row, &why)
         });
         written.map_err(|cause| self.error(cause, Fault::ROW))?;
         match !self.turn.waits() && self.commands.bytes() >= SEND_BYTES {

@@ -177,12 +177,14 @@ fn stands_in(value: &[u8], default: Option<&Json>, teller: Teller) -> bool {
     if value == b"null" || teller != Teller::Postgres {
         return value == b"null";
     }
-    let is_simple = !matches!(value.first(), Some(b'"' | b'{' | b'['));
-    if is_simple && default.is_none() {
-        return value == b"false" || is_zero(value);
+    match (default, value) {
+        (None, [b'"', text @ .., b'"']) if !text.contains(&b'\\') => is_empty_text(text),
+        (None, [first, ..]) if !b"\"{[".contains(first) => value == b"false" || is_zero(value),
+        _ => {
+            let value = serde_json::from_slice::<Json>(value);
+            value.is_ok_and(|value| Some(&value) == default || is_empty(&value))
+        }
     }
-    let value = serde_json::from_slice::<Json>(value);
-    value.is_ok_and(|value| Some(&value) == default || is_empty(&value))
 }
 
 /// Whether a value is what Debezium has for one that a column needs and PostgreSQL has not told:
@@ -192,7 +194,7 @@ fn is_empty(value: &Json) -> bool {
         Json::Null => true,
         Json::Bool(is) => !is,
         Json::Number(number) => is_zero(number.to_string().as_bytes()),
-        Json::String(text) => is_empty_text(text),
+        Json::String(text) => is_empty_text(text.as_bytes()),
         Json::Array(elements) => elements.iter().all(is_empty),
         Json::Object(members) => members
             .iter()
@@ -206,11 +208,11 @@ fn is_zero(value: &[u8]) -> bool {
 
 /// The same of a text: a number, the first moment of 1970, a time of day, a duration, a UUID;
 /// the base64 of zeros; a record or list as a text.
-fn is_empty_text(text: &str) -> bool {
-    let rest = text.strip_prefix("1970-01-01").unwrap_or(text);
-    let is_of = |bytes: &[u8]| rest.bytes().all(|byte| bytes.contains(&byte));
-    matches!(rest, "" | "{}" | "[]")
-        || (rest.contains('0') && is_of(b"0:.-+eE TZPYMWDHS"))
+fn is_empty_text(text: &[u8]) -> bool {
+    let rest = text.strip_prefix(b"1970-01-01").unwrap_or(text);
+    let is_of = |bytes: &[u8]| rest.iter().all(|byte| bytes.contains(byte));
+    matches!(rest, b"" | b"{}" | b"[]")
+        || (rest.contains(&b'0') && is_of(b"0:.-+eE TZPYMWDHS"))
         || is_of(b"A=")
 }
 
